@@ -1,0 +1,73 @@
+"""Softmax cross-entropy and its gradient: exact, reproducible, at the speed of a memory copy.
+
+Importing this package needs numpy alone; the compiled kernels load on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from softxent.errors import (
+    EmptyReductionError,
+    InputError,
+    LabelError,
+    NonFiniteError,
+    OptionError,
+    OutputBufferError,
+    RowsError,
+    SoftxentError,
+    TensorError,
+    WeightError,
+)
+from softxent.options import OUTPUTS, Options
+from softxent.results import CrossEntropyResult
+
+if TYPE_CHECKING:
+    from softxent.front import cross_entropy
+    from softxent.explanation import Explanation, explain
+
+__version__ = "0.1.0"
+
+NUMERICS_VERSION = 1
+"""Changes whenever any bit of any result may change."""
+
+TILE = 4096
+"""Columns of a tile, the unit in which every row is evaluated."""
+
+__all__ = [
+    "NUMERICS_VERSION",
+    "OUTPUTS",
+    "TILE",
+    "CrossEntropyResult",
+    "EmptyReductionError",
+    "Explanation",
+    "InputError",
+    "LabelError",
+    "NonFiniteError",
+    "OptionError",
+    "Options",
+    "OutputBufferError",
+    "RowsError",
+    "SoftxentError",
+    "TensorError",
+    "WeightError",
+    "__version__",
+    "cross_entropy",
+    "explain",
+]
+
+_LAZY = {
+    "cross_entropy": "softxent.front",
+    "explain": "softxent.explanation",
+    "Explanation": "softxent.explanation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'softxent' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,114 @@
+"""How kernels are compiled and where machine code is kept: decided here and nowhere else.
+
+No fastmath: reassociation and assumptions about NaN or infinity would change bits. Division
+follows IEEE 754 (`error_model="numpy"`).
+
+Machine code is cached in a directory named after a hash of all kernel sources, numba and
+llvmlite, because numba itself looks at the file of the outermost function only.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+compile_events = 0
+"""How many kernels this process compiled because no cached machine code was found."""
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Mark a building block: typed where it is called, and always inlined there."""
+    return numba.njit(function, forceinline=True, error_model="numpy", nogil=True)
+
+
+def kernel(function: Callable[..., Any], signature: Any, *, parallel: bool = False) -> Any:
+    """Compile `function` for one signature, or load its machine code from the cache."""
+    global compile_events
+    dispatcher = numba.njit(function, parallel=parallel, error_model="numpy", nogil=True)
+    dispatcher._cache = (_ParallelCache if parallel else _SerialCache)(function)
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    compile_events += sum(dispatcher.stats.cache_misses.values())
+    return dispatcher
+
+
+@functools.cache
+def cache_directory() -> Path:
+    """Return the first writable directory for machine code.
+
+    Beside the sources, else under the user's cache directory, else a temporary one.
+    """
+    candidates = (
+        Path(__file__).parent / "__pycache__",
+        Path(os.path.expanduser("~")) / ".cache" / "softxent",
+    )
+    for parent in candidates:
+        directory = parent / _key()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=directory).close()
+        except OSError:
+            continue
+        return directory
+    return Path(tempfile.mkdtemp(prefix="softxent-"))
+
+
+@functools.cache
+def _key() -> str:
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return f"kernels-{digest.hexdigest()[:16]}"
+
+
+class _SerialLocator(_CacheLocator):
+    """Puts a kernel's files into `cache_directory()`; the directory's name is the stamp."""
+
+    flavour = "serial"
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_func = py_func
+        self._py_file = py_file
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _SerialLocator:
+        return cls(py_func, py_file)
+
+    def get_cache_path(self) -> str:
+        return str(cache_directory())
+
+    def get_source_stamp(self) -> str:
+        return _key()
+
+    def get_disambiguator(self) -> str:
+        # numba's own key leaves out whether a function was compiled with parallel=True.
+        return self.flavour
+
+
+class _ParallelLocator(_SerialLocator):
+    flavour = "parallel"
+
+
+class _SerialCacheImpl(CompileResultCacheImpl):
+    _locator_classes = [_SerialLocator]
+
+
+class _ParallelCacheImpl(CompileResultCacheImpl):
+    _locator_classes = [_ParallelLocator]
+
+
+class _SerialCache(FunctionCache):
+    _impl_class = _SerialCacheImpl
+
+
+class _ParallelCache(FunctionCache):
+    _impl_class = _ParallelCacheImpl

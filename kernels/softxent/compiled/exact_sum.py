@@ -1,0 +1,67 @@
+"""An accumulator for float64 values in which order and split do not exist.
+
+A finite float64 is an integer times 2^-1074. The sum of such integers is kept in 32-bit digits,
+each in an int64 word that takes 2^31 additions before it could overflow; words of two
+accumulators merge by integer addition. The total is rounded once, at the end, and so equals
+`math.fsum`. Three more words count NaN, +inf and -inf.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.lanes import bits
+
+DIGITS = 67
+WORDS = DIGITS + 3
+_NAN, _INF, _MINUS_INF = DIGITS, DIGITS + 1, DIGITS + 2
+
+
+@inlined
+def accumulate(words, value):
+    """Add one float64 value to an accumulator of `WORDS` int64 words."""
+    pattern = bits(value)
+    exponent = (pattern >> 52) & 0x7FF
+    mantissa = pattern & 0xFFFFFFFFFFFFF
+    if exponent == 0x7FF:
+        if mantissa != 0:
+            words[_NAN] += 1
+        elif pattern > 0:
+            words[_INF] += 1
+        else:
+            words[_MINUS_INF] += 1
+    elif pattern << 1 != 0:
+        if exponent == 0:
+            exponent = 1
+        else:
+            mantissa += 1 << 52
+        digit = (exponent - 1) >> 5
+        shift = (exponent - 1) & 31
+        low = (mantissa << shift) & 0xFFFFFFFF
+        rest = mantissa >> (32 - shift)
+        middle = rest & 0xFFFFFFFF
+        high = rest >> 32
+        if pattern < 0:
+            low, middle, high = -low, -middle, -high
+        words[digit] += low
+        words[digit + 1] += middle
+        words[digit + 2] += high
+
+
+def total(words: npt.NDArray[np.int64]) -> float:
+    """Return the exact sum of what an accumulator holds, rounded once to float64."""
+    nans, infs, minus_infs = (int(words[i]) for i in (_NAN, _INF, _MINUS_INF))
+    if nans or (infs and minus_infs):
+        return math.nan
+    if infs or minus_infs:
+        return math.inf if infs else -math.inf
+    used = np.flatnonzero(words[:DIGITS])
+    integer = sum(int(words[i]) << (32 * int(i)) for i in used)
+    try:
+        return integer / (1 << 1074)
+    except OverflowError:
+        return math.inf if integer > 0 else -math.inf

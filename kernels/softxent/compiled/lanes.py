@@ -1,0 +1,414 @@
+"""Sixteen values that move together: a vector type for numba, with the operators of one value.
+
+`Lanes` is an LLVM vector of sixteen elements. LLVM maps it to one, two, four or eight registers
+of whatever the processor has, so a kernel is written once, its order of operations is the same
+on every processor, and nothing is left to the taste of an auto-vectoriser. Operators work lane
+by lane; a scalar beside `Lanes` is converted to their element type and spread. The functions
+below take `Lanes` and plain numbers alike, so `elementary` is written once for both.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES = 16
+
+_I32 = ir.IntType(32)
+_BITS = {types.float32: types.int32, types.float64: types.int64}
+_UNALIGNED = 1
+
+
+class Lanes(types.Type):
+    """`count` elements of one scalar type, held in vector registers."""
+
+    def __init__(self, element: types.Type, count: int = LANES) -> None:
+        self.element = element
+        self.count = count
+        super().__init__(name=f"Lanes({element} x {count})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        boolean = lanes.element == types.boolean
+        element = ir.IntType(1) if boolean else manager.lookup(lanes.element).get_value_type()
+        super().__init__(manager, lanes, ir.VectorType(element, lanes.count))
+
+
+def _like(t: types.Type, element: types.Type) -> types.Type:
+    return Lanes(element, t.count) if isinstance(t, Lanes) else element
+
+
+def _element(t: types.Type) -> types.Type:
+    return t.element if isinstance(t, Lanes) else t
+
+
+def _spread(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, _I32(0))
+    zeros = ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _convert(context: Any, builder: Any, value: Any, source: types.Type, to: types.Type) -> Any:
+    """Return `value` as `to`: the same, a cast scalar, or a scalar cast and spread."""
+    if source == to:
+        return value
+    scalar = context.cast(builder, value, source, _element(to))
+    return _spread(builder, scalar, context.get_value_type(to)) if isinstance(to, Lanes) else scalar
+
+
+# Operators ------------------------------------------------------------------------------------
+
+
+def _operator(
+    op: Callable[..., Any],
+    on_floats: Callable[..., Any] | None,
+    on_integers: Callable[..., Any] | None,
+    *,
+    compares: bool = False,
+) -> None:
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            lanes = [a for a in args if isinstance(a, Lanes)]
+            others = [a for a in args if not isinstance(a, Lanes)]
+            if kws or not lanes or len(set(lanes)) > 1:
+                return None
+            if not all(isinstance(a, types.Number) for a in others):
+                return None
+            result = _like(lanes[0], types.boolean) if compares else lanes[0]
+            return signature(result, *args)
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes = next(t for t in sig.args if isinstance(t, Lanes))
+        build = on_floats if isinstance(lanes.element, types.Float) else on_integers
+        operands = (
+            _convert(context, builder, a, t, lanes) for a, t in zip(args, sig.args, strict=True)
+        )
+        return build(builder, *operands)
+
+    for pair in ((Lanes, Lanes), (Lanes, types.Number), (types.Number, Lanes)):
+        lower_builtin(op, *pair)(lower)
+
+
+_operator(operator.add, ir.IRBuilder.fadd, ir.IRBuilder.add)
+_operator(operator.sub, ir.IRBuilder.fsub, ir.IRBuilder.sub)
+_operator(operator.mul, ir.IRBuilder.fmul, ir.IRBuilder.mul)
+_operator(operator.truediv, ir.IRBuilder.fdiv, None)
+_operator(operator.lshift, None, ir.IRBuilder.shl)
+_operator(operator.rshift, None, ir.IRBuilder.ashr)
+_operator(
+    operator.lt,
+    lambda b, x, y: b.fcmp_ordered("<", x, y),
+    lambda b, x, y: b.icmp_signed("<", x, y),
+    compares=True,
+)
+_operator(
+    operator.gt,
+    lambda b, x, y: b.fcmp_ordered(">", x, y),
+    lambda b, x, y: b.icmp_signed(">", x, y),
+    compares=True,
+)
+_operator(
+    operator.eq,
+    lambda b, x, y: b.fcmp_ordered("==", x, y),
+    lambda b, x, y: b.icmp_signed("==", x, y),
+    compares=True,
+)
+_operator(operator.and_, None, ir.IRBuilder.and_)
+_operator(operator.or_, None, ir.IRBuilder.or_)
+
+
+# Functions of numbers and lanes alike ---------------------------------------------------------
+
+
+def _common(*operands: types.Type) -> types.Type:
+    return next((t for t in operands if isinstance(t, Lanes)), operands[0])
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once."""
+    t = _common(a, b, c)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        operands = [
+            _convert(context, builder, v, s, t) for v, s in zip(args, sig.args, strict=True)
+        ]
+        llvm = context.get_value_type(t)
+        shape = f"v{t.count}" if isinstance(t, Lanes) else ""
+        name = f"llvm.fma.{shape}f{_element(t).bitwidth}"
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(llvm, [llvm] * 3), name
+        )
+        return builder.call(function, operands)
+
+    return t(a, b, c), build
+
+
+@intrinsic
+def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
+    """a where the condition holds, else b: `select(x > y, x, y)` is one max instruction."""
+    t = _common(a, b)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        chosen = [_convert(context, builder, v, s, t) for v, s in zip(args[1:], (a, b), strict=True)]
+        flag = args[0]
+        if not isinstance(condition, Lanes):
+            flag = context.cast(builder, flag, condition, types.boolean)
+            flag = builder.trunc(flag, ir.IntType(1)) if flag.type.width > 1 else flag
+        return builder.select(flag, *chosen)
+
+    return t(condition, a, b), build
+
+
+@intrinsic
+def bits(typing: Any, value: Any) -> Any:
+    """The bit pattern of a float, as an integer of the same width."""
+    t = _like(value, _BITS[_element(value)])
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(t))
+
+    return t(value), build
+
+
+@intrinsic
+def from_bits(typing: Any, pattern: Any) -> Any:
+    """The float that has this bit pattern."""
+    wide = _element(pattern).bitwidth == 64
+    t = _like(pattern, types.float64 if wide else types.float32)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(t))
+
+    return t(pattern), build
+
+
+@intrinsic
+def widen(typing: Any, value: Any) -> Any:
+    """As float64, which is exact."""
+    t = _like(value, types.float64)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if t == value:
+            return args[0]
+        return builder.fpext(args[0], context.get_value_type(t))
+
+    return t(value), build
+
+
+@intrinsic
+def narrow(typing: Any, value: Any, like: Any) -> Any:
+    """float64 rounded once to the element type of `like`, an array."""
+    t = _like(value, like.dtype)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if t == value:
+            return args[0]
+        return builder.fptrunc(args[0], context.get_value_type(t))
+
+    return t(value, like), build
+
+
+# Making, loading, storing, folding ------------------------------------------------------------
+
+
+@intrinsic
+def spread(typing: Any, value: Any) -> Any:
+    """Every lane the same value."""
+    t = Lanes(value)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _spread(builder, args[0], context.get_value_type(t))
+
+    return t(value), build
+
+
+@intrinsic
+def spread_as(typing: Any, value: Any, like: Any) -> Any:
+    """Every lane the same value, in the element type of `like`, an array."""
+    t = Lanes(like.dtype)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _convert(context, builder, args[0], value, t)
+
+    return t(value, like), build
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index], inbounds=True)
+
+
+def _vector_pointer(context: Any, builder: Any, t: Lanes, array_type: Any, array: Any, i: Any) -> Any:
+    pointer = _pointer(context, builder, array_type, array, i)
+    return builder.bitcast(pointer, context.get_value_type(t).as_pointer())
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] of a flat array, aligned or not."""
+    t = Lanes(array.dtype)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _vector_pointer(context, builder, t, array, *args)
+        return builder.load(pointer, align=_UNALIGNED)
+
+    return t(array, types.intp), build
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index : index + 16] = value."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _vector_pointer(context, builder, value, array, *args[:2])
+        builder.store(args[2], pointer, align=_UNALIGNED)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), build
+
+
+def _first(builder: Any, count: Any, lanes: int) -> Any:
+    """Return the mask of the first `count` lanes."""
+    vector = ir.VectorType(ir.IntType(64), lanes)
+    numbers = ir.Constant(vector, list(range(lanes)))
+    return builder.icmp_signed("<", numbers, _spread(builder, count, vector))
+
+
+@intrinsic
+def load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> Any:
+    """array[index : index + count] in the first lanes, `fill` in the others; reads no further."""
+    t = Lanes(array.dtype)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _vector_pointer(context, builder, t, array, *args[:2])
+        vector = context.get_value_type(t)
+        mask = _first(builder, args[2], t.count)
+        rest = _convert(context, builder, args[3], fill, t)
+        name = f"llvm.masked.load.v{t.count}f{t.element.bitwidth}.p0"
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(vector, [pointer.type, _I32, mask.type, vector]),
+            name,
+        )
+        return builder.call(function, [pointer, _I32(_UNALIGNED), mask, rest])
+
+    return t(array, types.intp, types.intp, fill), build
+
+
+@intrinsic
+def store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> Any:
+    """array[index : index + count] = the first lanes of value; writes no further."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _vector_pointer(context, builder, value, array, *args[:2])
+        mask = _first(builder, args[2], value.count)
+        name = f"llvm.masked.store.v{value.count}f{value.element.bitwidth}.p0"
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [args[3].type, pointer.type, _I32, mask.type]),
+            name,
+        )
+        builder.call(function, [args[3], pointer, _I32(_UNALIGNED), mask])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), build
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache lines of array[index : index + 16]; any index is harmless."""
+    line = 64 * 8 // array.dtype.bitwidth
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        byte = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]),
+            "llvm.prefetch.p0",
+        )
+        read, keep, of_data = _I32(0), _I32(3), _I32(1)
+        for offset in range(0, LANES, line):
+            at = builder.add(args[1], args[1].type(offset))
+            pointer = builder.bitcast(builder.gep(data, [at]), byte)
+            builder.call(function, [pointer, read, keep, of_data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), build
+
+
+def _half(upper: bool) -> Any:
+    @intrinsic
+    def half(typing: Any, value: Any) -> Any:
+        count = value.count // 2
+        t = Lanes(value.element, count)
+        numbers = list(range(count, 2 * count) if upper else range(count))
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            undefined = ir.Constant(args[0].type, ir.Undefined)
+            indices = ir.Constant(ir.VectorType(_I32, count), numbers)
+            return builder.shuffle_vector(args[0], undefined, indices)
+
+        return t(value), build
+
+    return half
+
+
+lower_half = _half(upper=False)
+upper_half = _half(upper=True)
+
+
+@intrinsic
+def lane(typing: Any, value: Any, index: Any) -> Any:
+    """The value in one lane."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.extract_element(args[0], args[1])
+
+    return value.element(value, types.intp), build
+
+
+@intrinsic
+def with_lane(typing: Any, value: Any, index: Any, item: Any) -> Any:
+    """The lanes with one of them replaced."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        scalar = _convert(context, builder, args[2], item, value.element)
+        return builder.insert_element(args[0], scalar, args[1])
+
+    return value(value, types.intp, item), build
+
+
+@intrinsic
+def any_lane(typing: Any, mask: Any) -> Any:
+    """Whether the condition holds in any lane."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        integer = ir.IntType(mask.count)
+        pattern = builder.bitcast(args[0], integer)
+        hit = builder.icmp_unsigned("!=", pattern, integer(0))
+        return context.cast(builder, hit, types.boolean, types.boolean)
+
+    return types.boolean(mask), build
+
+
+@intrinsic
+def count_lanes(typing: Any, tally: Any, mask: Any) -> Any:
+    """`tally` (integer lanes) plus one where the condition holds."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.add(args[0], builder.zext(args[1], context.get_value_type(tally)))
+
+    return tally(tally, mask), build

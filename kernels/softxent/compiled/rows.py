@@ -1,0 +1,273 @@
+"""One row: pass A over its tiles, a few scalars, pass B, then the elements that need more care.
+
+Pass A leaves for each tile (m_t, c_t, S_t): its largest logit, how many logits equal it, and the
+sum of the others' exp(x - m_t). Everything else follows from these in float64; see
+docs/derivation.md for the forms. The gradient is one linear map of the exponentials, a e_j - b w_j;
+only the label and, where the target is spread over all classes, a dominating maximum are then
+put right.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import (
+    divide_pair,
+    exp_pair,
+    exp_scaled,
+    format_of,
+    log1p,
+    two_sum,
+)
+from softxent.compiled.lanes import fma, narrow
+from softxent.compiled.tiles import (
+    find_exponential,
+    reference,
+    tile_exponentials,
+    tile_exponentials_kept,
+    tile_maximum,
+    tile_shortfall,
+    write_all,
+    write_difference,
+    write_scaled,
+    write_wide,
+)
+
+TILE = 4096
+PARTIALS = 6
+"""Values kept for a tile: m_t, c_t, S_t, the shortfall, and in two parts what turns a kept
+exponential into exp(x - m_t)."""
+
+
+@inlined
+def pass_a(x, begin, classes, class_weights, tile_weights, smoothed, partials, e_out, keep):
+    """Fill `partials` [tiles, PARTIALS] for the row that begins at x[begin]; keep exponentials."""
+    weighted = class_weights.size > 0
+    for t in range(partials.shape[0]):
+        first = t * TILE
+        count = min(TILE, classes - first)
+        maximum = tile_maximum(x, begin + first, count)
+        if smoothed:
+            partials[t, 3] = shortfall(
+                x, begin + first, count, maximum, class_weights, first, weighted, tile_weights[t]
+            )
+        centre, exponent = reference(maximum, x)
+        if keep:
+            ties, others = tile_exponentials_kept(
+                x, begin + first, count, maximum, centre, exponent, e_out
+            )
+        else:
+            ties, others = tile_exponentials(
+                x, begin + first, count, maximum, centre, exponent, e_out
+            )
+        unit, unit_low = 0.0, 0.0
+        if maximum > -np.inf:
+            unit, unit_low = exp_pair(centre - maximum, 0.0, exponent)
+        partials[t, 0] = maximum
+        partials[t, 1] = ties
+        partials[t, 2] = fma(others, unit, others * unit_low)
+        partials[t, 4] = unit
+        partials[t, 5] = unit_low
+
+
+@inlined
+def shortfall(x, begin, count, maximum, weights, weights_begin, weighted, tile_weight):
+    """Return sum_j w_j (maximum - x_j) over a tile, where its maximum may be -inf."""
+    if maximum == -np.inf:
+        return np.inf if tile_weight > 0.0 else 0.0
+    return tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted)
+
+
+@inlined
+def combine(partials):
+    """Return the row's maximum m and S, the sum of exp(x - m) without one maximum."""
+    m = partials[0, 0]
+    for t in range(1, partials.shape[0]):
+        m = max(m, partials[t, 0])
+    total, low, ties = 0.0, 0.0, 0.0
+    for t in range(partials.shape[0]):
+        if partials[t, 0] == m:
+            ties += partials[t, 1]
+            total, error = two_sum(total, partials[t, 2])
+        else:
+            difference, rest = two_sum(partials[t, 0], -m)
+            factor = exp_scaled(difference, rest, 0.0)
+            total, error = two_sum(total, (partials[t, 2] + partials[t, 1]) * factor)
+        low += error
+    total, error = two_sum(total, ties - 1.0)
+    return m, total + (low + error)
+
+
+@inlined
+def combine_shortfalls(partials, tile_weights, m):
+    """Return sum_j w_j (m - x_j) of a row."""
+    total, low = 0.0, 0.0
+    for t in range(partials.shape[0]):
+        term = partials[t, 3]
+        if tile_weights[t] > 0.0 and partials[t, 0] < m:
+            term += tile_weights[t] * (m - partials[t, 0])
+        total, error = two_sum(total, term)
+        low += error
+    return total + low if total < np.inf else total
+
+
+@inlined
+def tile_factor(partials, t, m, D, D_low, x):
+    """Return, in two parts, what turns the kept exponentials of a tile into probabilities."""
+    unit, unit_low = partials[t, 4], partials[t, 5]
+    if partials[t, 0] != m:
+        centre, exponent = reference(partials[t, 0], x)
+        difference, rest = two_sum(centre, -m)
+        unit, unit_low = exp_pair(difference, rest, exponent)
+    return divide_pair(unit, unit_low, D, D_low)
+
+
+@inlined
+def write_probabilities(x, begin, classes, m, D, D_low, partials, e, out):
+    """Pass B for probabilities."""
+    for t in range(partials.shape[0]):
+        first = t * TILE
+        factor, low = tile_factor(partials, t, m, D, D_low, x)
+        write_scaled(e, begin + first, min(TILE, classes - first), factor + low, out)
+
+
+@inlined
+def write_gradient(x, begin, classes, m, D, D_low, partials, mass, b, class_weights, out):
+    """Pass B for the gradient: mass p_j - b w_j, from the exponentials that `out` holds."""
+    weighted = class_weights.size > 0
+    for t in range(partials.shape[0]):
+        first = t * TILE
+        at = begin + first
+        count = min(TILE, classes - first)
+        factor, low = tile_factor(partials, t, m, D, D_low, x)
+        a = fma(mass, factor, mass * low)
+        if in_range(a, out) and b == 0.0:
+            write_scaled(out, at, count, a, out)
+        elif in_range(a, out) and in_range(b, out):
+            write_difference(out, at, count, a, b, class_weights, first, weighted, out)
+        else:
+            a = mass * (factor * 2.0 ** format_of(x).headroom)
+            write_wide(out, at, count, a, b, class_weights, first, weighted, out)
+
+
+@inlined
+def in_range(factor, out):
+    """Whether a factor is 0 or a normal number of the elements' format."""
+    limit = 2.0 ** (format_of(out).exponent_bias - 1.0)
+    return factor == 0.0 or 1.0 / limit <= abs(factor) <= limit
+
+
+@inlined
+def evaluate_row(
+    x,
+    begin,
+    classes,
+    label,
+    row_weight,
+    class_weights,
+    other_weights,
+    tile_weights,
+    smoothing,
+    scale,
+    divisor,
+    partials,
+    row,
+    loss_out,
+    gradient_out,
+    log_normalizer_out,
+    probabilities_out,
+):
+    """Evaluate one row that is not ignored; return its loss as written, and whether all is finite.
+
+    `smoothing` is eps, `other_weights[k]` the sum of all class weights but w_k, empty (as
+    `class_weights`) where every weight is 1. `partials` is scratch.
+    """
+    weighted = class_weights.size > 0
+    wants_gradient = gradient_out.size > 0
+    wants_probabilities = probabilities_out.size > 0
+    e_out = gradient_out if wants_gradient else probabilities_out
+    z = float(x[begin + label])
+    pass_a(
+        x,
+        begin,
+        classes,
+        class_weights,
+        tile_weights,
+        smoothing > 0.0,
+        partials,
+        e_out,
+        wants_gradient or wants_probabilities,
+    )
+    m, S = combine(partials)
+    if not (abs(m) < np.inf and S >= 0.0):
+        loss_out[row] = np.nan
+        if log_normalizer_out.size > 0:
+            log_normalizer_out[row] = np.nan
+        if wants_gradient:
+            write_all(gradient_out, begin, classes, np.nan)
+        if wants_probabilities:
+            write_all(probabilities_out, begin, classes, np.nan)
+        return np.nan, False
+
+    D, D_low = two_sum(1.0, S)
+    log_D = log1p(S)
+    label_weight = class_weights[label] if weighted else 1.0
+    spread_mass = smoothing / classes
+    label_mass = label_weight * (1.0 - smoothing)
+    others_mass = spread_mass * (other_weights[label] if weighted else classes - 1.0)
+    mass = label_mass + (spread_mass * label_weight + others_mass) if weighted else 1.0
+    gap, gap_low = two_sum(m, -z)
+
+    loss = mass * log_D
+    if label_mass > 0.0:
+        loss += label_mass * gap
+    if spread_mass > 0.0:
+        loss += spread_mass * combine_shortfalls(partials, tile_weights, m)
+    loss_out[row] = narrow(loss * (row_weight * scale) + 0.0, loss_out)
+    finite = abs(loss_out[row]) < np.inf
+    if log_normalizer_out.size > 0:
+        log_normalizer_out[row] = narrow(m + log_D, log_normalizer_out)
+        finite = finite and abs(log_normalizer_out[row]) < np.inf
+    if wants_probabilities:
+        write_probabilities(x, begin, classes, m, D, D_low, partials, e_out, probabilities_out)
+    if wants_gradient:
+        factor = row_weight * scale / divisor
+        top = -1
+        if spread_mass > 0.0 and S < 1.0 and gap > 0.0:
+            top = find_maximum(x, begin, classes, m, partials, gradient_out)
+        write_gradient(
+            x, begin, classes, m, D, D_low, partials, factor * mass, factor * spread_mass,
+            class_weights, gradient_out,
+        )  # fmt: skip
+        if gap == 0.0 and (S < 1.0 or spread_mass == 0.0):
+            at_label = others_mass - mass * (S / D)
+        else:
+            p = exp_scaled(-gap, -gap_low, 0.0) / D
+            if spread_mass == 0.0:
+                at_label = -mass * (1.0 - p)
+            else:
+                at_label = mass * p - (label_mass + spread_mass * label_weight)
+        gradient_out[begin + label] = narrow(factor * at_label + 0.0, gradient_out)
+        if top >= 0:
+            rest = spread_mass * (other_weights[top - begin] if weighted else classes - 1.0)
+            if weighted:
+                # All mass but that of the top class: the label's, and the spread of the others.
+                at_top = (label_mass + rest) - mass * (S / D)
+            else:
+                at_top = (label_mass + rest) - S / D
+            gradient_out[top] = narrow(factor * at_top + 0.0, gradient_out)
+    return float(loss_out[row]), finite
+
+
+@inlined
+def find_maximum(x, begin, classes, m, partials, e):
+    """Return where the only maximum of a row stands, from its kept exponentials."""
+    t = 0
+    while partials[t, 0] != m:
+        t += 1
+    first = t * TILE
+    centre, exponent = reference(m, x)
+    return find_exponential(
+        e, begin + first, min(TILE, classes - first), m, x, centre, exponent
+    )

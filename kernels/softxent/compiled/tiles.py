@@ -1,0 +1,300 @@
+"""Passes over one tile of a row.
+
+A pass takes a flat array, where the tile begins and how many columns it has. It goes in steps of
+64 columns: four times sixteen lanes. Four float32 exponentials are added as a tree and the sum
+is added to sixteen float64 lanes, so that at most two float32 roundings enter a sum; float64
+lanes are compensated. The last step of a row reads and writes only its own columns.
+
+Exponentials are exp(x - centre) * 2^-exponent with (centre, exponent) chosen by `reference`, so
+that no rounding error enters the argument: see `Format.direct`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import (
+    exp_quotient,
+    format_of,
+    rint,
+    two_sum,
+)
+from softxent.compiled.lanes import (
+    any_lane,
+    bits,
+    count_lanes,
+    fma,
+    from_bits,
+    lane,
+    load,
+    load_first,
+    lower_half,
+    narrow,
+    prefetch,
+    select,
+    spread,
+    spread_as,
+    store,
+    store_first,
+    upper_half,
+    widen,
+)
+
+STEP = 64
+_AHEAD = 4096
+"""Columns by which the exponential pass asks for the next tile: it computes while memory reads."""
+
+
+# Folding lanes to one value, always by halves ---------------------------------------------------
+
+
+@inlined
+def fold_maximum(v):
+    """Return the largest of sixteen lanes that hold no NaN."""
+    lower, upper = lower_half(v), upper_half(v)
+    v8 = select(upper > lower, upper, lower)
+    lower, upper = lower_half(v8), upper_half(v8)
+    v4 = select(upper > lower, upper, lower)
+    lower, upper = lower_half(v4), upper_half(v4)
+    v2 = select(upper > lower, upper, lower)
+    a, b = lane(v2, 0), lane(v2, 1)
+    return select(b > a, b, a)
+
+
+@inlined
+def fold_count(v):
+    """Return the sum of sixteen integer lanes."""
+    v8 = lower_half(v) + upper_half(v)
+    v4 = lower_half(v8) + upper_half(v8)
+    v2 = lower_half(v4) + upper_half(v4)
+    return lane(v2, 0) + lane(v2, 1)
+
+
+@inlined
+def fold_sum(v, low):
+    """Return the sum of sixteen float64 lanes and of their compensations."""
+    v8, e8 = two_sum(lower_half(v), upper_half(v))
+    low8 = (lower_half(low) + upper_half(low)) + e8
+    v4, e4 = two_sum(lower_half(v8), upper_half(v8))
+    low4 = (lower_half(low8) + upper_half(low8)) + e4
+    v2, e2 = two_sum(lower_half(v4), upper_half(v4))
+    low2 = (lower_half(low4) + upper_half(low4)) + e2
+    total, e1 = two_sum(lane(v2, 0), lane(v2, 1))
+    return total + ((lane(low2, 0) + lane(low2, 1)) + e1)
+
+
+def add_lanes(acc, low, v):
+    """Add lanes to float64 lanes: compensated for float64 (in compiled code)."""
+    raise TypeError("add_lanes is for compiled code")
+
+
+@overload(add_lanes, jit_options={"forceinline": True})
+def _add_lanes(acc, low, v):
+    if v.element == types.float32:
+        return lambda acc, low, v: (acc + widen(v), low)
+
+    def compensated(acc, low, v):
+        total, error = two_sum(acc, v)
+        return total, low + error
+
+    return compensated
+
+
+# The exponential --------------------------------------------------------------------------------
+
+
+@inlined
+def reference(maximum, x):
+    """Return (centre, exponent) for exponentials of a tile whose largest logit is `maximum`."""
+    fmt = format_of(x)
+    if abs(maximum) < fmt.direct:
+        return 0.0, rint(maximum * fmt.log2_e) - fmt.headroom
+    if maximum == -np.inf:
+        return 0.0, -fmt.headroom
+    return maximum, -fmt.headroom
+
+
+@inlined
+def exponentials(v, x, centre, exponent):
+    """Return exp(v - centre) * 2^-exponent, 0 where that is no normal number, NaN for NaN.
+
+    `magic` carries the exponent, so that the low bits of `t` are the result's biased exponent;
+    at `lowest` those bits are 0 and so is the factor they make.
+    """
+    fmt = format_of(x)
+    magic = fmt.magic + (fmt.exponent_bias - exponent)
+    lowest = (exponent - fmt.exponent_bias) * 0.6931471805599453
+    mantissa_bits = 23 if fmt.exponent_bias == 127.0 else 52
+    d = v - centre
+    d = select(d < lowest, lowest, d)
+    t = fma(d, fmt.log2_e, magic)
+    n = t - magic
+    r = fma(n, -fmt.ln2_low, fma(n, -fmt.ln2_high, d))
+    factor = from_bits(bits(t) << mantissa_bits)
+    p = fma(r * r, exp_quotient(r), r)
+    return fma(p, factor, factor)
+
+
+# Passes -----------------------------------------------------------------------------------------
+
+
+@inlined
+def tile_maximum(x, begin, count):
+    """Return the largest logit of a tile as float64; NaN is passed over, -inf if all are."""
+    lowest = spread_as(-np.inf, x)
+    m0, m1, m2, m3 = lowest, lowest, lowest, lowest
+    whole = begin + count // STEP * STEP
+    for j in range(begin, whole, STEP):
+        v0, v1, v2, v3 = load(x, j), load(x, j + 16), load(x, j + 32), load(x, j + 48)
+        m0 = select(v0 > m0, v0, m0)
+        m1 = select(v1 > m1, v1, m1)
+        m2 = select(v2 > m2, v2, m2)
+        m3 = select(v3 > m3, v3, m3)
+    for j in range(whole, begin + count, 16):
+        v0 = load_first(x, j, begin + count - j, -np.inf)
+        m0 = select(v0 > m0, v0, m0)
+    m0 = select(m1 > m0, m1, m0)
+    m2 = select(m3 > m2, m3, m2)
+    return float(fold_maximum(select(m2 > m0, m2, m0)))
+
+
+def _exponential_pass(keep: bool) -> Any:
+    @inlined
+    def tile_exponentials(x, begin, count, maximum, centre, exponent, e_out):
+        acc = spread(0.0)
+        low = spread(0.0)
+        ties = spread(0)
+        zero = spread_as(0.0, x)
+        m = spread_as(maximum, x)
+        whole = begin + count // STEP * STEP
+        for j in range(begin, whole, STEP):
+            prefetch(x, j + _AHEAD)
+            prefetch(x, j + _AHEAD + 16)
+            prefetch(x, j + _AHEAD + 32)
+            prefetch(x, j + _AHEAD + 48)
+            v0, v1, v2, v3 = load(x, j), load(x, j + 16), load(x, j + 32), load(x, j + 48)
+            e0 = exponentials(v0, x, centre, exponent)
+            e1 = exponentials(v1, x, centre, exponent)
+            e2 = exponentials(v2, x, centre, exponent)
+            e3 = exponentials(v3, x, centre, exponent)
+            if keep:
+                store(e_out, j, e0)
+                store(e_out, j + 16, e1)
+                store(e_out, j + 32, e2)
+                store(e_out, j + 48, e3)
+            t0, t1, t2, t3 = v0 == m, v1 == m, v2 == m, v3 == m
+            ties = count_lanes(
+                count_lanes(count_lanes(count_lanes(ties, t0), t1), t2), t3
+            )
+            s = (select(t0, zero, e0) + select(t1, zero, e1)) + (
+                select(t2, zero, e2) + select(t3, zero, e3)
+            )
+            acc, low = add_lanes(acc, low, s)
+        for j in range(whole, begin + count, 16):
+            n = begin + count - j
+            v0 = load_first(x, j, n, -np.inf)
+            e0 = exponentials(v0, x, centre, exponent)
+            if keep:
+                store_first(e_out, j, n, e0)
+            t0 = v0 == m
+            ties = count_lanes(ties, t0)
+            acc, low = add_lanes(acc, low, select(t0, zero, e0))
+        return float(fold_count(ties)), fold_sum(acc, low)
+
+    return tile_exponentials
+
+
+tile_exponentials = _exponential_pass(keep=False)
+"""Return (how many logits equal the maximum, sum of the other exponentials), both float64."""
+
+tile_exponentials_kept = _exponential_pass(keep=True)
+"""The same, and write the exponentials to e_out, which may be x itself."""
+
+
+@inlined
+def tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted):
+    """Return sum_j w_j (maximum - x_j) over a tile; a weight of 0 hides any logit."""
+    acc = spread(0.0)
+    low = spread(0.0)
+    for j in range(0, count, 16):
+        n = count - j
+        d = maximum - widen(load_first(x, begin + j, n, maximum))
+        if weighted:
+            w = load_first(weights, weights_begin + j, n, 0.0)
+            d = select(w > 0.0, w * d, 0.0)
+        total, error = two_sum(acc, d)
+        acc, low = total, low + select(total < np.inf, error, 0.0)
+    return fold_shortfall(acc, low)
+
+
+@inlined
+def fold_shortfall(acc, low):
+    """Fold a shortfall, which may be infinite."""
+    if any_lane(acc == np.inf):
+        return np.inf
+    return fold_sum(acc, low)
+
+
+@inlined
+def write_scaled(e, begin, count, a, out):
+    """out_j = e_j a, with `a` rounded to the elements' format; e and out may be one array."""
+    whole = begin + count // STEP * STEP
+    for j in range(begin, whole, STEP):
+        store(out, j, load(e, j) * a)
+        store(out, j + 16, load(e, j + 16) * a)
+        store(out, j + 32, load(e, j + 32) * a)
+        store(out, j + 48, load(e, j + 48) * a)
+    for j in range(whole, begin + count, 16):
+        n = begin + count - j
+        store_first(out, j, n, load_first(e, j, n, 0.0) * a)
+
+
+@inlined
+def write_difference(e, begin, count, a, b, weights, weights_begin, weighted, out):
+    """out_j = e_j a - b w_j, rounded once; w_j is 1 where the target is not weighted."""
+    for j in range(0, count, 16):
+        n = count - j
+        t = spread(-b)
+        if weighted:
+            t = t * load_first(weights, weights_begin + j, n, 0.0)
+        v = load_first(e, begin + j, n, 0.0)
+        store_first(out, begin + j, n, fma(v, a, narrow(t, out)))
+
+
+@inlined
+def write_wide(e, begin, count, a, b, weights, weights_begin, weighted, out):
+    """Do `write_difference` in float64, for factors that leave the elements' format.
+
+    `a` comes without the exponentials' headroom.
+    """
+    unit = 2.0 ** -format_of(e).headroom
+    for j in range(0, count, 16):
+        n = count - j
+        t = spread(b)
+        if weighted:
+            t = t * load_first(weights, weights_begin + j, n, 0.0)
+        v = widen(load_first(e, begin + j, n, 0.0)) * unit
+        v = select(v > 0.0, v * a, 0.0)
+        store_first(out, begin + j, n, narrow(v - t, out))
+
+
+@inlined
+def write_all(out, begin, count, value):
+    """out_j = value."""
+    for j in range(begin, begin + count):
+        out[j] = value
+
+
+@inlined
+def find_exponential(e, begin, count, value, x, centre, exponent):
+    """Return the first index at which e holds the exponential of the logit `value`."""
+    wanted = lane(exponentials(spread_as(value, x), x, centre, exponent), 0)
+    for j in range(begin, begin + count):
+        if e[j] == wanted:
+            return j
+    return begin

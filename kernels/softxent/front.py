@@ -1,0 +1,257 @@
+"""The Python face of the kernels: checks, allocates, chooses a loop, reads the sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent import TILE
+from softxent.batch import Batch, check_batch, refuse_bad_weights, tile_sizes
+from softxent.compiled import threading
+from softxent.compiled.exact_sum import WORDS, total
+from softxent.compiled.loops import row_loop, weight_loop
+from softxent.errors import (
+    EmptyReductionError,
+    LabelError,
+    NonFiniteError,
+    OptionError,
+    named_rows,
+)
+from softxent.options import OptionKeywords, Options
+from softxent.output_buffers import Outputs, prepare_outputs
+from softxent.results import CrossEntropyResult
+
+PARALLEL_ELEMENTS = 32_768
+"""Batches of fewer logits take the serial loop: entering a parallel one costs about as much as
+evaluating this many (10 to 20 microseconds)."""
+
+BLOCKS_A_THREAD = 16
+"""Blocks of rows for each thread, so that a thread that is held up does not hold up the rest."""
+
+_NONE = np.empty(0)
+
+
+def cross_entropy(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    class_weights: npt.ArrayLike | None = None,
+    row_weights: npt.ArrayLike | None = None,
+    out: Mapping[str, npt.NDArray[Any]] | None = None,
+    num_threads: int | None = None,
+    **options: Unpack[OptionKeywords],
+) -> CrossEntropyResult:
+    """Evaluate softmax cross-entropy of logits against labels, and its gradient.
+
+    Row i gives L_i = -log softmax(logits_i)[labels_i] and dL_i/dlogits_i = softmax(logits_i) -
+    onehot(labels_i); derivation and the stable forms used: docs/derivation.md. Computation is in
+    the logits' dtype with every sum in float64; the result does not depend on batch, order,
+    threads or blocks.
+
+    Args:
+        logits: [..., C] float32 or float64. C-contiguous arrays are not copied, read-only and
+            unaligned ones included.
+        labels: [...] integers or booleans, in [0, C) or `ignore_index`.
+        class_weights: [C], finite, not negative.
+        row_weights: [...], finite, not negative; a row of weight 0 is ignored.
+        out: output name -> caller's C-contiguous array of the result's shape and dtype.
+            `out={"gradient": logits}` evaluates in place.
+        num_threads: at most this many threads; None: numba's own number.
+        **options: fields of `Options`: outputs, reduction, ignore_index, label_smoothing,
+            denominator, scale, non_finite, empty.
+
+    Raises:
+        OptionError, TensorError, LabelError, WeightError: what was passed is refused, before a
+            byte of `out` is written.
+        OutputBufferError: an `out` buffer does not fit.
+        NonFiniteError: a row's loss is not finite and `non_finite` is "error"; what `out`
+            holds is then undefined.
+        EmptyReductionError: the mean divides by 0 and `empty` is "error".
+    """
+    tensors = {
+        "logits": logits,
+        "labels": labels,
+        "class_weights": class_weights,
+        "row_weights": row_weights,
+    }
+    return evaluate(tensors, _options(options), out=out, num_threads=num_threads)
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    known = Options.__dataclass_fields__
+    for name in given:
+        if name not in known:
+            raise OptionError(f"unknown option {name!r}; known are {', '.join(known)}", field=name)
+    return Options(**given)
+
+
+def evaluate(
+    tensors: Mapping[str, Any],
+    options: Options,
+    *,
+    out: Mapping[str, npt.NDArray[Any]] | None = None,
+    num_threads: int | None = None,
+) -> CrossEntropyResult:
+    """Do `cross_entropy` for tensors by name and options in one record."""
+    threads = _threads(num_threads)
+    batch = check_batch(tensors)
+    outputs = prepare_outputs(batch, options, out or {})
+    count, weight_sum = _weigh(batch, options)
+    divisor = _divisor(options, weight_sum)
+    sums, unfinished = _run(batch, options, divisor or math.inf, outputs, threads)
+    if unfinished and options.non_finite == "error":
+        _refuse_non_finite(outputs.loss)
+    loss_sum = total(sums)
+    return outputs.result(options, _reduced(options, loss_sum, divisor), loss_sum, weight_sum, count)
+
+
+def _threads(num_threads: int | None) -> int:
+    available = threading.available_threads()
+    if num_threads is None:
+        return available
+    if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
+        raise OptionError(
+            f"num_threads must be an integer of at least 1, not {num_threads!r}",
+            field="num_threads",
+        )
+    return min(num_threads, available)
+
+
+def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
+    """Check the values of labels and row weights; return `count` and `weight_sum`."""
+    words = np.zeros(WORDS, np.int64)
+    counts = np.zeros(3, np.int64)
+    classes = batch.logits.shape[1]
+    ignores, ignore_index = _ignored(options)
+    weight_loop()(
+        batch.labels,
+        batch.row_weights,
+        batch.class_weights,
+        classes,
+        ignores,
+        ignore_index,
+        words,
+        counts,
+    )
+    count, bad_labels, bad_weights = counts.tolist()
+    if bad_weights:
+        refuse_bad_weights("row_weights", batch.row_weights)
+    if bad_labels:
+        _refuse_labels(batch, options)
+    weighted = batch.row_weights.size or batch.class_weights.size
+    return count, total(words) if weighted else float(count)
+
+
+def _ignored(options: Options) -> tuple[bool, int]:
+    index = options.ignore_index
+    return (False, 0) if index is None else (True, index)
+
+
+def _refuse_labels(batch: Batch, options: Options) -> None:
+    classes = batch.logits.shape[1]
+    bad = (batch.labels < 0) | (batch.labels >= classes)
+    if options.ignore_index is not None:
+        bad &= batch.labels != options.ignore_index
+    unless = "" if options.ignore_index is None else f" and are not {options.ignore_index}"
+    raise LabelError(
+        f"{int(bad.sum())} labels lie outside [0, {classes}){unless}",
+        field="labels",
+        **named_rows(bad, batch.labels),
+    )
+
+
+def _divisor(options: Options, weight_sum: float) -> float:
+    """Return what loss and gradient are divided by; 0 where the mean has none."""
+    if options.reduction != "mean":
+        return 1.0
+    divisor = weight_sum if options.denominator is None else options.denominator
+    if divisor == 0 and options.empty == "error":
+        raise EmptyReductionError(
+            "the mean divides by 0: no row is left, or none has weight", field="reduction"
+        )
+    return divisor
+
+
+def _reduced(options: Options, loss_sum: float, divisor: float) -> float:
+    if divisor == 0:
+        return math.nan if options.empty == "nan" else 0.0
+    return loss_sum / divisor
+
+
+def _run(
+    batch: Batch, options: Options, divisor: float, outputs: Outputs, threads: int
+) -> tuple[npt.NDArray[np.int64], bool]:
+    """Run the row loop; return the merged accumulator and whether a row is not finite."""
+    rows, classes = batch.logits.shape
+    parallel = threads > 1 and rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
+    blocks = min(rows, threads * BLOCKS_A_THREAD) if parallel else min(rows, 1)
+    sums = np.zeros((blocks, WORDS), np.int64)
+    unfinished = np.zeros(blocks, np.int64)
+    other_weights, tile_weights = _spread_weights(batch, options)
+    arguments = (
+        batch.logits.reshape(-1),
+        batch.labels,
+        batch.row_weights,
+        batch.class_weights,
+        other_weights,
+        tile_weights,
+        classes,
+        *_ignored(options),
+        options.label_smoothing,
+        options.scale,
+        divisor,
+        *outputs.flat(),
+        sums,
+        unfinished,
+    )
+    loop = row_loop(batch.logits.dtype.name, parallel=parallel)
+    if parallel:
+        with threading.parallel_loop(threads):
+            loop(*arguments)
+    else:
+        loop(*arguments)
+    return sums.sum(axis=0), bool(unfinished.any())
+
+
+def _spread_weights(
+    batch: Batch, options: Options
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return for each class the sum of the other class weights, and the sum of each tile's.
+
+    Only smoothing asks for them. The total is kept in two parts, so that a weight that
+    dominates leaves the sum of the others its digits.
+    """
+    weights = batch.class_weights
+    sizes = tile_sizes(batch.logits.shape[1], TILE)
+    if not weights.size:
+        return _NONE, sizes
+    if options.label_smoothing == 0:
+        return weights, sizes
+    high = math.fsum(weights)
+    low = math.fsum([-high, *weights])
+    others = high - weights
+    part = others - high
+    error = (high - (others - part)) - (weights + part)
+    tiles = [math.fsum(weights[i : i + TILE]) for i in range(0, weights.size, TILE)]
+    return others + (error + low), np.array(tiles)
+
+
+def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
+    bad = ~np.isfinite(loss.reshape(-1))
+    raise NonFiniteError(
+        f"the loss of {int(bad.sum())} rows is not finite; non_finite=propagate returns them",
+        field="logits",
+        **named_rows(bad, loss),
+    )
+
+
+def warm_up() -> None:
+    """Compile, or load from the cache, every kernel there is, and start the kernel threads."""
+    for dtype in (np.float32, np.float64):
+        row_loop(np.dtype(dtype).name, parallel=False)
+        rows = PARALLEL_ELEMENTS // 64
+        cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))
