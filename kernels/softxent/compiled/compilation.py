@@ -30,6 +30,11 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(function, forceinline=True, error_model="numpy", nogil=True)
 
 
+def shared(function: Callable[..., Any]) -> Any:
+    """Mark a function that several kernels call and none inlines: compiled once a process."""
+    return numba.njit(function, error_model="numpy", nogil=True)
+
+
 def kernel(function: Callable[..., Any], signature: Any, *, parallel: bool = False) -> Any:
     """Compile `function` for one signature, or load its machine code from the cache."""
     global compile_events

@@ -177,7 +177,7 @@ def exp_scaled(v, v_low, exponent):
 def divide_pair(a, a_low, b, b_low):
     """Return (a + a_low) / (b + b_low) as an unevaluated sum of two float64."""
     quotient = a / b
-    rest = fma(-quotient, b, a) + (a_low - quotient * b_low)
+    rest = fma(0.0 - quotient, b, a) + (a_low - quotient * b_low)
     return quotient, rest / b
 
 

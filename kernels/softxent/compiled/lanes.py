@@ -132,7 +132,7 @@ _operator(operator.or_, None, ir.IRBuilder.or_)
 
 
 def _common(*operands: types.Type) -> types.Type:
-    return next((t for t in operands if isinstance(t, Lanes)), operands[0])
+    return next((t for t in operands if isinstance(t, Lanes)), operands[-1])
 
 
 @intrinsic

@@ -12,13 +12,87 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from softxent.compiled.compilation import kernel
+from softxent.compiled.compilation import inlined, kernel, shared
 from softxent.compiled.exact_sum import accumulate
+from softxent.compiled.lanes import LANES
+from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
 from softxent.compiled.rows import PARTIALS, TILE, evaluate_row
 from softxent.compiled.tiles import write_all
 
 
+@shared
 def evaluate_rows(
+    x,
+    labels,
+    row_weights,
+    class_weights,
+    other_weights,
+    tile_weights,
+    classes,
+    ignores,
+    ignore_index,
+    smoothing,
+    scale,
+    divisor,
+    loss_out,
+    gradient_out,
+    log_normalizer_out,
+    probabilities_out,
+    first,
+    last,
+    words_out,
+):
+    """Evaluate rows first .. last; return how many losses are not finite. See `evaluate_blocks`."""
+    if classes <= NARROW:
+        z = np.empty(classes * LANES, x.dtype)
+        e = np.empty(classes * LANES, x.dtype)
+        fields = np.empty(FIELDS)
+        taken = np.empty(LANES, np.bool_)
+        for group in range(first, last, LANES):
+            evaluate_group(
+                x, labels, row_weights, class_weights, other_weights, classes, ignores,
+                ignore_index, smoothing, scale, divisor, group, min(LANES, last - group),
+                z, e, fields, taken,
+                loss_out, gradient_out, log_normalizer_out, probabilities_out,
+            )  # fmt: skip
+    else:
+        partials = np.empty((tile_weights.size, PARTIALS))
+        for row in range(first, last):
+            row_weight = row_weights[row] if row_weights.size > 0 else 1.0
+            if (ignores and labels[row] == ignore_index) or row_weight == 0.0:
+                write_ignored(
+                    row, classes, loss_out, gradient_out, log_normalizer_out, probabilities_out
+                )
+            else:
+                evaluate_row(
+                    x, row * classes, classes, labels[row], row_weight, class_weights,
+                    other_weights, tile_weights, smoothing, scale, divisor, partials, row,
+                    loss_out, gradient_out, log_normalizer_out, probabilities_out,
+                )  # fmt: skip
+    unfinished = 0
+    for row in range(first, last):
+        loss = np.float64(loss_out[row])
+        accumulate(words_out, loss)
+        if not abs(loss) < np.inf:
+            unfinished += 1
+    return unfinished
+
+
+@inlined
+def write_ignored(
+    row, classes, loss_out, gradient_out, log_normalizer_out, probabilities_out
+):
+    """Write the zeros of a row that is ignored."""
+    loss_out[row] = 0.0
+    if log_normalizer_out.size > 0:
+        log_normalizer_out[row] = 0.0
+    if gradient_out.size > 0:
+        write_all(gradient_out, row * classes, classes, 0.0)
+    if probabilities_out.size > 0:
+        write_all(probabilities_out, row * classes, classes, 0.0)
+
+
+def evaluate_blocks(
     x,
     labels,
     row_weights,
@@ -42,37 +116,18 @@ def evaluate_rows(
 
     Shapes: x, gradient_out, probabilities_out flat [N * classes]; labels, row_weights, loss_out,
     log_normalizer_out [N]; class_weights, other_weights [classes]; tile_weights [tiles];
-    sums_out [blocks, WORDS] and unfinished_out [blocks] zeroed: the accumulators of the losses
-    and how many rows of a block are not finite.
+    sums_out [blocks, WORDS], zeroed: an accumulator of the losses for each block;
+    unfinished_out [blocks]: how many of its losses are not finite.
     """
     rows = labels.size
     blocks = sums_out.shape[0]
     for block in prange(blocks):
-        partials = np.empty((tile_weights.size, PARTIALS))
-        words = sums_out[block]
-        unfinished = 0
-        for row in range(block * rows // blocks, (block + 1) * rows // blocks):
-            label = labels[row]
-            begin = row * classes
-            row_weight = row_weights[row] if row_weights.size > 0 else 1.0
-            if (ignores and label == ignore_index) or row_weight == 0.0:
-                loss_out[row] = 0.0
-                if log_normalizer_out.size > 0:
-                    log_normalizer_out[row] = 0.0
-                if gradient_out.size > 0:
-                    write_all(gradient_out, begin, classes, 0.0)
-                if probabilities_out.size > 0:
-                    write_all(probabilities_out, begin, classes, 0.0)
-            else:
-                loss, finite = evaluate_row(
-                    x, begin, classes, label, row_weight, class_weights, other_weights,
-                    tile_weights, smoothing, scale, divisor, partials, row,
-                    loss_out, gradient_out, log_normalizer_out, probabilities_out,
-                )  # fmt: skip
-                accumulate(words, loss)
-                if not finite:
-                    unfinished += 1
-        unfinished_out[block] = unfinished
+        unfinished_out[block] = evaluate_rows(
+            x, labels, row_weights, class_weights, other_weights, tile_weights, classes, ignores,
+            ignore_index, smoothing, scale, divisor,
+            loss_out, gradient_out, log_normalizer_out, probabilities_out,
+            block * rows // blocks, (block + 1) * rows // blocks, sums_out[block],
+        )  # fmt: skip
 
 
 def weigh_rows(
@@ -114,7 +169,7 @@ def _write(dtype: Any, dimensions: int = 1) -> Any:
 
 @functools.cache
 def row_loop(dtype: str, *, parallel: bool) -> Any:
-    """Return `evaluate_rows` for float32 or float64, compiled on first use."""
+    """Return `evaluate_blocks` for float32 or float64, compiled on first use."""
     element = getattr(types, dtype)
     signature = types.void(
         _read(element),
@@ -136,7 +191,7 @@ def row_loop(dtype: str, *, parallel: bool) -> Any:
         _write(types.int64, 2),
         _write(types.int64),
     )
-    return kernel(evaluate_rows, signature, parallel=parallel)
+    return kernel(evaluate_blocks, signature, parallel=parallel)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from softxent.compiled.elementary import (
     log1p,
     two_sum,
 )
-from softxent.compiled.lanes import fma, narrow
+from softxent.compiled.lanes import fma, narrow, select
 from softxent.compiled.tiles import (
     find_exponential,
     reference,
@@ -142,20 +142,21 @@ def write_gradient(x, begin, classes, m, D, D_low, partials, mass, b, class_weig
         count = min(TILE, classes - first)
         factor, low = tile_factor(partials, t, m, D, D_low, x)
         a = fma(mass, factor, mass * low)
-        if in_range(a, out) and b == 0.0:
-            write_scaled(out, at, count, a, out)
-        elif in_range(a, out) and in_range(b, out):
-            write_difference(out, at, count, a, b, class_weights, first, weighted, out)
-        else:
+        if out_of_range(a, out) or out_of_range(b, out):
             a = mass * (factor * 2.0 ** format_of(x).headroom)
             write_wide(out, at, count, a, b, class_weights, first, weighted, out)
+        elif b == 0.0:
+            write_scaled(out, at, count, a, out)
+        else:
+            write_difference(out, at, count, a, b, class_weights, first, weighted, out)
 
 
 @inlined
-def in_range(factor, out):
-    """Whether a factor is 0 or a normal number of the elements' format."""
+def out_of_range(factor, out):
+    """Whether a factor is neither 0 nor a normal number of the elements' format."""
     limit = 2.0 ** (format_of(out).exponent_bias - 1.0)
-    return factor == 0.0 or 1.0 / limit <= abs(factor) <= limit
+    magnitude = select(factor < 0.0, 0.0 - factor, factor)
+    return (magnitude > limit) | ((magnitude > 0.0) & (magnitude < 1.0 / limit))
 
 
 @inlined
@@ -178,7 +179,7 @@ def evaluate_row(
     log_normalizer_out,
     probabilities_out,
 ):
-    """Evaluate one row that is not ignored; return its loss as written, and whether all is finite.
+    """Evaluate one row that is not ignored.
 
     `smoothing` is eps, `other_weights[k]` the sum of all class weights but w_k, empty (as
     `class_weights`) where every weight is 1. `partials` is scratch.
@@ -187,7 +188,7 @@ def evaluate_row(
     wants_gradient = gradient_out.size > 0
     wants_probabilities = probabilities_out.size > 0
     e_out = gradient_out if wants_gradient else probabilities_out
-    z = float(x[begin + label])
+    z = np.float64(x[begin + label])
     pass_a(
         x,
         begin,
@@ -208,56 +209,65 @@ def evaluate_row(
             write_all(gradient_out, begin, classes, np.nan)
         if wants_probabilities:
             write_all(probabilities_out, begin, classes, np.nan)
-        return np.nan, False
+        return
 
-    D, D_low = two_sum(1.0, S)
-    log_D = log1p(S)
-    label_weight = class_weights[label] if weighted else 1.0
     spread_mass = smoothing / classes
-    label_mass = label_weight * (1.0 - smoothing)
-    others_mass = spread_mass * (other_weights[label] if weighted else classes - 1.0)
-    mass = label_mass + (spread_mass * label_weight + others_mass) if weighted else 1.0
-    gap, gap_low = two_sum(m, -z)
-
-    loss = mass * log_D
-    if label_mass > 0.0:
-        loss += label_mass * gap
-    if spread_mass > 0.0:
-        loss += spread_mass * combine_shortfalls(partials, tile_weights, m)
+    label_weight = class_weights[label] if weighted else 1.0
+    label_others = other_weights[label] if weighted else classes - 1.0
+    spread_sum = combine_shortfalls(partials, tile_weights, m) if spread_mass > 0.0 else 0.0
+    D, D_low, log_D, mass, label_mass, loss, at_label = row_terms(
+        m, S, z, spread_sum, label_weight, label_others, smoothing, spread_mass, weighted
+    )
     loss_out[row] = narrow(loss * (row_weight * scale) + 0.0, loss_out)
-    finite = abs(loss_out[row]) < np.inf
     if log_normalizer_out.size > 0:
         log_normalizer_out[row] = narrow(m + log_D, log_normalizer_out)
-        finite = finite and abs(log_normalizer_out[row]) < np.inf
     if wants_probabilities:
         write_probabilities(x, begin, classes, m, D, D_low, partials, e_out, probabilities_out)
     if wants_gradient:
         factor = row_weight * scale / divisor
         top = -1
-        if spread_mass > 0.0 and S < 1.0 and gap > 0.0:
+        if spread_mass > 0.0 and S < 1.0 and z < m:
             top = find_maximum(x, begin, classes, m, partials, gradient_out)
         write_gradient(
             x, begin, classes, m, D, D_low, partials, factor * mass, factor * spread_mass,
             class_weights, gradient_out,
         )  # fmt: skip
-        if gap == 0.0 and (S < 1.0 or spread_mass == 0.0):
-            at_label = others_mass - mass * (S / D)
-        else:
-            p = exp_scaled(-gap, -gap_low, 0.0) / D
-            if spread_mass == 0.0:
-                at_label = -mass * (1.0 - p)
-            else:
-                at_label = mass * p - (label_mass + spread_mass * label_weight)
         gradient_out[begin + label] = narrow(factor * at_label + 0.0, gradient_out)
         if top >= 0:
             rest = spread_mass * (other_weights[top - begin] if weighted else classes - 1.0)
-            if weighted:
-                # All mass but that of the top class: the label's, and the spread of the others.
-                at_top = (label_mass + rest) - mass * (S / D)
-            else:
-                at_top = (label_mass + rest) - S / D
+            at_top = (label_mass + rest) - mass * (S / D)
             gradient_out[top] = narrow(factor * at_top + 0.0, gradient_out)
-    return float(loss_out[row]), finite
+
+
+@inlined
+def row_terms(
+    m, S, z, shortfall, label_weight, label_others, smoothing, spread_mass, weighted
+):
+    """Return what a row's m and S make of its target; for one row or for rows in lanes.
+
+    z is the label's logit, `shortfall` sum_j w_j (m - x_j) (0 without smoothing), `label_others`
+    the sum of all class weights but the label's, `spread_mass` eps / C. Returns D in two parts,
+    log D, the total T of the target, the label's own part of it, the loss and the gradient at
+    the label.
+    """
+    D, D_low = two_sum(1.0, S)
+    log_D = log1p(S)
+    label_mass = label_weight * (1.0 - smoothing)
+    others_mass = spread_mass * label_others
+    mass = label_mass + (spread_mass * label_weight + others_mass)
+    if not weighted:
+        mass = label_mass * 0.0 + 1.0
+    gap, gap_low = two_sum(m, 0.0 - z)
+    loss = mass * log_D + select(label_mass > 0.0, label_mass * gap, 0.0)
+    p = exp_scaled(0.0 - gap, 0.0 - gap_low, 0.0) / D
+    at_maximum = others_mass - mass * (S / D)
+    if spread_mass == 0.0:
+        at_label = select(gap == 0.0, at_maximum, mass * (p - 1.0))
+    else:
+        loss = loss + spread_mass * shortfall
+        elsewhere = mass * p - (label_mass + spread_mass * label_weight)
+        at_label = select((gap == 0.0) & (S < 1.0), at_maximum, elsewhere)
+    return D, D_low, log_D, mass, label_mass, loss, at_label
 
 
 @inlined

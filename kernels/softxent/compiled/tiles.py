@@ -110,13 +110,15 @@ def _add_lanes(acc, low, v):
 
 @inlined
 def reference(maximum, x):
-    """Return (centre, exponent) for exponentials of a tile whose largest logit is `maximum`."""
+    """Return (centre, exponent) for exponentials where the largest logit is `maximum`.
+
+    For one float64 or for lanes of them.
+    """
     fmt = format_of(x)
-    if abs(maximum) < fmt.direct:
-        return 0.0, rint(maximum * fmt.log2_e) - fmt.headroom
-    if maximum == -np.inf:
-        return 0.0, -fmt.headroom
-    return maximum, -fmt.headroom
+    direct = (maximum < fmt.direct) & (maximum > -fmt.direct)
+    centre = select(direct | (maximum == -np.inf), 0.0, maximum)
+    exponent = select(direct, rint(maximum * fmt.log2_e), 0.0) - fmt.headroom
+    return centre, exponent
 
 
 @inlined
@@ -160,7 +162,7 @@ def tile_maximum(x, begin, count):
         m0 = select(v0 > m0, v0, m0)
     m0 = select(m1 > m0, m1, m0)
     m2 = select(m3 > m2, m3, m2)
-    return float(fold_maximum(select(m2 > m0, m2, m0)))
+    return np.float64(fold_maximum(select(m2 > m0, m2, m0)))
 
 
 def _exponential_pass(keep: bool) -> Any:
@@ -204,7 +206,7 @@ def _exponential_pass(keep: bool) -> Any:
             t0 = v0 == m
             ties = count_lanes(ties, t0)
             acc, low = add_lanes(acc, low, select(t0, zero, e0))
-        return float(fold_count(ties)), fold_sum(acc, low)
+        return np.float64(fold_count(ties)), fold_sum(acc, low)
 
     return tile_exponentials
 

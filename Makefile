@@ -1,0 +1,64 @@
+# Everyday verbs. Python >= 3.11 and make are enough: the first verb makes .venv out of
+# requirements.lock, later ones make it again only when that file or pyproject.toml has changed.
+# Paths are relative, so that a checkout whose path holds a space works.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint fix bench demo
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
+		do printf '%-12s %s\n' "$$verb" "$$what"; done
+
+run: $(READY) ## serve on 127.0.0.1:8000; ARGS="--port 9000" passes flags
+	@echo "run: softxent serve $(ARGS)"
+	@exec $(BIN)/softxent serve $(ARGS)
+
+test: $(READY) ## run the tests; ARGS="-k name" passes flags
+	@echo "test: pytest $(ARGS)"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## check style, types and layers; change nothing
+	@echo "lint: ruff check"
+	@$(BIN)/ruff check .
+	@echo "lint: ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "lint: mypy, packages"
+	@$(BIN)/python -m mypy -p softxent -p softxent_client -p softxent_service
+	@echo "lint: mypy, tests, benchmarks and examples"
+	@$(BIN)/python -m mypy tests benchmarks examples
+	@echo "lint: import-linter"
+	@$(BIN)/lint-imports
+
+fix: $(READY) ## format, and repair what can be repaired by machine
+	@echo "fix: ruff check --fix, ruff format"
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## measure, and print tables; ARGS passes flags
+	@echo "bench: benchmarks/run.py $(ARGS)"
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+demo: $(READY) ## train a classifier through a service started for it
+	@echo "demo: examples/demo.py $(ARGS)"
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+# uv comes out of the lock, hash and all; sync leaves pip and uv where they are. The stamp is the
+# last step, so an interrupted set-up starts over.
+$(READY): export UV_PYTHON_DOWNLOADS := never
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("setup: Python 3.11 or newer is needed, $(PYTHON) is %d.%d; name another with make PYTHON=..." % v[:2])'
+	@echo "setup: making .venv with $(PYTHON)"
+	@$(PYTHON) -m venv --clear .venv
+	@echo "setup: installing uv"
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	@echo "setup: installing what requirements.lock names"
+	@$(BIN)/python -m uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@echo "setup: linking softxent into .venv"
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,265 @@
+"""Rows of a few classes, sixteen of them at a time in the lanes of a vector.
+
+A row of ten classes would leave most lanes of a step idle and pay for its scalars alone. Here
+lane r belongs to row r: the logits of sixteen rows are transposed into scratch, every formula is
+the one of `rows`, applied to lanes, and the results are transposed back. A lane never looks at
+another, so a row's bits depend neither on its neighbours nor on there being sixteen of them.
+Which layout a batch takes depends on its number of classes alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import divide_pair, exp_pair, format_of, two_sum
+from softxent.compiled.lanes import (
+    LANES,
+    any_lane,
+    fma,
+    load,
+    narrow,
+    select,
+    spread,
+    spread_as,
+    store,
+    widen,
+)
+from softxent.compiled.rows import out_of_range, row_terms
+from softxent.compiled.tiles import add_lanes, exponentials, reference
+
+NARROW = 32
+"""Up to this many classes, rows stand in lanes."""
+
+(
+    _LABEL_LOGIT,
+    _LABEL_WEIGHT,
+    _LABEL_OTHERS,
+    _FACTOR,
+    _LOSS,
+    _LOG_NORMALIZER,
+    _AT_LABEL,
+    _LABEL_MASS,
+    _TOP_SHARE,
+    _TOP,
+) = range(0, 10 * LANES, LANES)
+FIELDS = 10 * LANES
+"""float64 values of scratch for a group: each of the ten above for every lane."""
+
+
+@inlined
+def evaluate_group(
+    x,
+    labels,
+    row_weights,
+    class_weights,
+    other_weights,
+    classes,
+    ignores,
+    ignore_index,
+    smoothing,
+    scale,
+    divisor,
+    first,
+    rows,
+    z,
+    e,
+    fields,
+    taken,
+    loss_out,
+    gradient_out,
+    log_normalizer_out,
+    probabilities_out,
+):
+    """Evaluate rows first .. first + rows, at most LANES of them; set `taken` where not ignored.
+
+    Scratch: z and e [classes * LANES] of the logits' dtype, fields [FIELDS] float64, taken
+    [LANES].
+    """
+    weighted = class_weights.size > 0
+    gather(
+        x, labels, row_weights, class_weights, other_weights, classes, ignores, ignore_index,
+        scale, first, rows, z, fields, taken,
+    )  # fmt: skip
+    maximum, centre, exponent, ties, others, top = group_pass_a(z, e, classes)
+    unit, unit_low = exp_pair(centre - maximum, spread(0.0), exponent)
+    S = (ties - 1.0) + fma(others, unit, others * unit_low)
+    valid = (maximum < np.inf) & (maximum > -np.inf) & (S > -1.0)
+    spread_mass = smoothing / classes
+    shortfall = spread(0.0)
+    if spread_mass > 0.0:
+        shortfall = group_shortfall(z, classes, maximum, class_weights)
+    label_logit = load(fields, _LABEL_LOGIT)
+    D, D_low, log_D, mass, label_mass, loss, at_label = row_terms(
+        maximum, S, label_logit, shortfall, load(fields, _LABEL_WEIGHT),
+        load(fields, _LABEL_OTHERS), smoothing, spread_mass, weighted,
+    )  # fmt: skip
+    factor = load(fields, _FACTOR)
+    nan = spread(np.nan)
+    store(fields, _LOSS, select(valid, loss * factor + 0.0, nan))
+    store(fields, _LOG_NORMALIZER, select(valid, maximum + log_D, nan))
+    write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out)
+    share, share_low = divide_pair(unit, unit_low, D, D_low)
+    if probabilities_out.size > 0:
+        p = narrow(select(valid, share + share_low, nan), e)
+        for j in range(0, classes * LANES, LANES):
+            store(z, j, load(e, j) * p)
+        scatter(z, classes, first, rows, taken, probabilities_out)
+    if gradient_out.size > 0:
+        factor = factor / divisor
+        store(fields, _AT_LABEL, select(valid, factor * at_label + 0.0, nan))
+        dominated = (S < 1.0) & (label_logit < maximum)
+        store(fields, _TOP, select(dominated, top, -1.0))
+        store(fields, _LABEL_MASS, label_mass)
+        store(fields, _TOP_SHARE, mass * (S / D))
+        group_gradient(
+            e, classes, select(valid, factor * mass, nan), factor * spread_mass, share, share_low,
+            class_weights,
+        )  # fmt: skip
+        scatter(e, classes, first, rows, taken, gradient_out)
+        put_right(
+            labels, other_weights, classes, spread_mass, divisor, weighted, first, rows, fields,
+            taken, gradient_out,
+        )  # fmt: skip
+
+
+@inlined
+def gather(
+    x,
+    labels,
+    row_weights,
+    class_weights,
+    other_weights,
+    classes,
+    ignores,
+    ignore_index,
+    scale,
+    first,
+    rows,
+    z,
+    fields,
+    taken,
+):
+    """Transpose logits into scratch and look up each label's; lanes without a row hold zeros."""
+    weighted = class_weights.size > 0
+    for r in range(LANES):
+        row = first + r
+        taken[r] = False
+        row_weight = 0.0
+        if r < rows and not (ignores and labels[row] == ignore_index):
+            row_weight = row_weights[row] if row_weights.size > 0 else 1.0
+        if row_weight > 0.0:
+            taken[r] = True
+            begin = row * classes
+            for j in range(classes):
+                z[j * LANES + r] = x[begin + j]
+            label = labels[row]
+            fields[_LABEL_LOGIT + r] = x[begin + label]
+            fields[_LABEL_WEIGHT + r] = class_weights[label] if weighted else 1.0
+            fields[_LABEL_OTHERS + r] = other_weights[label] if weighted else classes - 1.0
+        else:
+            for j in range(classes):
+                z[j * LANES + r] = 0.0
+            fields[_LABEL_LOGIT + r] = 0.0
+            fields[_LABEL_WEIGHT + r] = 1.0
+            fields[_LABEL_OTHERS + r] = 1.0
+        fields[_FACTOR + r] = row_weight * scale
+
+
+@inlined
+def group_pass_a(z, e, classes):
+    """Return maximum, (centre, exponent), ties, the sum of the other exponentials, and where the
+    last maximum stands, all lanes of float64; write the exponentials to e."""
+    m = load(z, 0)
+    for j in range(LANES, classes * LANES, LANES):
+        v = load(z, j)
+        m = select(v > m, v, m)
+    maximum = widen(m)
+    centre, exponent = reference(maximum, z)
+    narrow_centre, narrow_exponent = narrow(centre, z), narrow(exponent, z)
+    zero = spread_as(0.0, z)
+    total, low, ties, top = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+    for j in range(classes):
+        v = load(z, j * LANES)
+        power = exponentials(v, z, narrow_centre, narrow_exponent)
+        store(e, j * LANES, power)
+        tie = v == m
+        ties = ties + select(tie, spread(1.0), spread(0.0))
+        top = select(tie, spread(np.float64(j)), top)
+        total, low = add_lanes(total, low, select(tie, zero, power))
+    return maximum, centre, exponent, ties, total + low, top
+
+
+@inlined
+def group_shortfall(z, classes, maximum, class_weights):
+    """Return sum_j w_j (maximum - z_j) a lane; a weight of 0 hides any logit."""
+    total, low = spread(0.0), spread(0.0)
+    for j in range(classes):
+        weight = class_weights[j] if class_weights.size > 0 else 1.0
+        if weight > 0.0:
+            total, error = two_sum(total, weight * (maximum - widen(load(z, j * LANES))))
+            low = low + select(total < np.inf, error, 0.0)
+    return select(total < np.inf, total + low, total)
+
+
+@inlined
+def group_gradient(e, classes, mass, b, share, share_low, class_weights):
+    """Pass B in lanes: e_j becomes mass p_j - b w_j."""
+    a = fma(mass, share, mass * share_low)
+    wide = any_lane(out_of_range(a, e) | out_of_range(b, e))
+    unit = 2.0 ** -format_of(e).headroom
+    if wide:
+        a = mass * (share * (1.0 / unit))
+    narrow_a = narrow(a, e)
+    for j in range(classes):
+        t = (0.0 - b) * (class_weights[j] if class_weights.size > 0 else 1.0)
+        v = load(e, j * LANES)
+        if wide:
+            p = widen(v) * unit
+            store(e, j * LANES, narrow(select(p == 0.0, 0.0 * a, p * a) + t, e))
+        else:
+            store(e, j * LANES, fma(v, narrow_a, narrow(t, e)))
+
+
+@inlined
+def write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out):
+    """Write losses and log-normalisers, 0 for rows that are ignored."""
+    for r in range(rows):
+        loss_out[first + r] = fields[_LOSS + r] if taken[r] else 0.0
+        if log_normalizer_out.size > 0:
+            log_normalizer_out[first + r] = fields[_LOG_NORMALIZER + r] if taken[r] else 0.0
+
+
+@inlined
+def scatter(lanes, classes, first, rows, taken, out):
+    """Transpose scratch into rows, 0 for rows that are ignored."""
+    for r in range(rows):
+        begin = (first + r) * classes
+        for j in range(classes):
+            out[begin + j] = lanes[j * LANES + r] if taken[r] else 0.0
+
+
+@inlined
+def put_right(
+    labels,
+    other_weights,
+    classes,
+    spread_mass,
+    divisor,
+    weighted,
+    first,
+    rows,
+    fields,
+    taken,
+    gradient_out,
+):
+    """Write the gradient at the label and, with smoothing, at a maximum that dominates its row."""
+    for r in range(rows):
+        if taken[r]:
+            begin = (first + r) * classes
+            gradient_out[begin + labels[first + r]] = fields[_AT_LABEL + r]
+            top = int(fields[_TOP + r])
+            if spread_mass > 0.0 and top >= 0:
+                rest = spread_mass * (other_weights[top] if weighted else classes - 1.0)
+                at_top = (fields[_LABEL_MASS + r] + rest) - fields[_TOP_SHARE + r]
+                gradient_out[begin + top] = fields[_FACTOR + r] / divisor * at_top + 0.0

@@ -1,0 +1,23 @@
+"""Clients of the softxent service: the library's own call, over HTTP, without its kernels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softxent_client.client import AsyncClient, Client
+    from softxent_client.errors import ServiceError, ServiceUnavailableError
+
+__all__ = ["AsyncClient", "Client", "ServiceError", "ServiceUnavailableError"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, so that `softxent_client.wire` needs neither httpx nor its import time.
+    if name not in __all__:
+        raise AttributeError(f"module 'softxent_client' has no attribute {name!r}")
+    import importlib
+
+    module = "client" if name.endswith("Client") else "errors"
+    value = getattr(importlib.import_module(f"softxent_client.{module}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,201 @@
+"""The clients: the library's own call, evaluated by a service."""
+
+from __future__ import annotations
+
+from typing import Any, Self, Unpack
+
+import httpx
+import numpy.typing as npt
+from httpx_retries import RetryTransport
+
+from softxent.options import OptionKeywords
+from softxent.results import CrossEntropyResult
+from softxent_client.messages import Answer, Call, Receiver, answer
+from softxent_client.shared import (
+    RETRIES,
+    TIMEOUT,
+    Encoding,
+    Shared,
+    Steps,
+    T,
+    Timeout,
+    connection_errors,
+    named,
+    request,
+    retry_policy,
+)
+
+
+class Client(Shared):
+    """A service's evaluations under the library's own signature; for any number of threads.
+
+    Args:
+        base_url: where the service is, such as "http://127.0.0.1:8000".
+        encoding: "binary" (no copy, no rounding) or "json".
+        timeout: seconds for each wait, or an `httpx.Timeout`.
+        retries: how often a request is sent again; see `retry_policy`.
+        transport: an `httpx` transport to send with instead of one of our own.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        encoding: Encoding = "binary",
+        timeout: Timeout = TIMEOUT,
+        retries: int = RETRIES,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(encoding)
+        retrying = RetryTransport(transport or httpx.HTTPTransport(), retry_policy(retries))
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, transport=retrying)
+
+    def cross_entropy(
+        self,
+        logits: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        class_weights: npt.ArrayLike | None = None,
+        row_weights: npt.ArrayLike | None = None,
+        **options: Unpack[OptionKeywords],
+    ) -> CrossEntropyResult:
+        """Return what `softxent.cross_entropy` returns for the same arguments, to the bit.
+
+        `logits` [..., C] float32 or float64, `labels` [...], `class_weights` [C], `row_weights`
+        [...]. A batch over the service's limit is sent in parts. Arrays of a binary answer are
+        views of the buffer that it was received in.
+
+        Raises:
+            SoftxentError: whatever the library would raise; ServiceUnavailableError and
+                ServiceError where the service did not do its part.
+        """
+        tensors = named(logits, labels, class_weights, row_weights)
+        return self._run(self._cross_entropy_steps(tensors, options))
+
+    def info(self) -> dict[str, Any]:
+        """Return what the service says of itself: version, limits and so on."""
+        return self._run(self._info_steps())
+
+    def explain(
+        self,
+        logits: npt.ArrayLike,
+        label: int | None = None,
+        *,
+        target_probabilities: npt.ArrayLike | None = None,
+    ) -> dict[str, Any]:
+        """Return every step of the derivation for one row of logits [C]."""
+        return self._run(self._explain_steps(logits, label, target_probabilities))
+
+    def health(self) -> bool:
+        """Tell whether the service is ready; asked once, without retries."""
+        return self._run(self._health_steps())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        reply: Any = None
+        while True:
+            try:
+                call = steps.send(reply)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            reply = self._send(call)
+
+    def _send(self, call: Call) -> Answer:
+        with connection_errors():
+            response = self._http.send(request(self._http, call), stream=True)
+            try:
+                receiver = Receiver(response.headers)
+                for piece in response.iter_raw():
+                    receiver.add(piece)
+            finally:
+                response.close()
+        return answer(response, receiver)
+
+
+class AsyncClient(Shared):
+    """`Client` for asyncio and trio; the arguments and the methods are the same."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        encoding: Encoding = "binary",
+        timeout: Timeout = TIMEOUT,
+        retries: int = RETRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(encoding)
+        retrying = RetryTransport(transport or httpx.AsyncHTTPTransport(), retry_policy(retries))
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout, transport=retrying)
+
+    async def cross_entropy(
+        self,
+        logits: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        class_weights: npt.ArrayLike | None = None,
+        row_weights: npt.ArrayLike | None = None,
+        **options: Unpack[OptionKeywords],
+    ) -> CrossEntropyResult:
+        """Do what `Client.cross_entropy` does."""
+        tensors = named(logits, labels, class_weights, row_weights)
+        return await self._run(self._cross_entropy_steps(tensors, options))
+
+    async def info(self) -> dict[str, Any]:
+        """Do what `Client.info` does."""
+        return await self._run(self._info_steps())
+
+    async def explain(
+        self,
+        logits: npt.ArrayLike,
+        label: int | None = None,
+        *,
+        target_probabilities: npt.ArrayLike | None = None,
+    ) -> dict[str, Any]:
+        """Do what `Client.explain` does."""
+        return await self._run(self._explain_steps(logits, label, target_probabilities))
+
+    async def health(self) -> bool:
+        """Do what `Client.health` does."""
+        return await self._run(self._health_steps())
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        reply: Any = None
+        while True:
+            try:
+                call = steps.send(reply)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            reply = await self._send(call)
+
+    async def _send(self, call: Call) -> Answer:
+        with connection_errors():
+            response = await self._http.send(request(self._http, call), stream=True)
+            try:
+                receiver = Receiver(response.headers)
+                async for piece in response.aiter_raw():
+                    receiver.add(piece)
+            finally:
+                await response.aclose()
+        return answer(response, receiver)

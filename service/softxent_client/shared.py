@@ -1,0 +1,151 @@
+"""What the synchronous and the asynchronous client share: everything that does not wait.
+
+A method is a generator that yields a call, is handed its answer and returns the result, so that
+the two clients differ only in how they send one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+from httpx_retries import Retry
+
+from softxent.errors import TensorError
+from softxent.results import CrossEntropyResult
+from softxent_client.batches import ASK_LIMIT_BYTES, Form, in_parts, prepare, whole
+from softxent_client.errors import ServiceError, ServiceUnavailableError
+from softxent_client.messages import Answer, Body, Call, build, document
+from softxent_client.wire import JSON, SAFETENSORS, json_form
+
+Encoding = Literal["binary", "json"]
+Timeout = float | httpx.Timeout | None
+T = TypeVar("T")
+Steps = Generator[Call, Answer, T]
+
+FORMS = {"binary": Form(SAFETENSORS, "binary_bytes"), "json": Form(JSON, "json_bytes")}
+
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+RETRIES = 3
+
+_RETRIED_STATUSES = (429, 503)
+_RETRIED_ERRORS = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+)
+_NO_RETRY = Retry(total=0)
+
+
+def retry_policy(retries: int) -> Retry:
+    """Return when a request is sent again, at most `retries` times.
+
+    After connect errors, a connection that the service had closed, 429 and 503, with the service's
+    Retry-After (at most 30 s) or else a growing pause. POST is among the methods because an
+    evaluation changes nothing on the service.
+    """
+    return Retry(
+        total=retries,
+        allowed_methods=("GET", "POST"),
+        status_forcelist=_RETRIED_STATUSES,
+        retry_on_exceptions=_RETRIED_ERRORS,
+        backoff_factor=0.1,
+        max_backoff_wait=30.0,
+    )
+
+
+class Shared:
+    """What both clients do without waiting: which calls a method makes, what their answers mean."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        if encoding not in FORMS:
+            raise ValueError(f"encoding must be one of {', '.join(FORMS)}, not {encoding!r}")
+        self._form = FORMS[encoding]
+        self._known_info: dict[str, Any] | None = None
+
+    def _cross_entropy_steps(
+        self, tensors: dict[str, Any], options: Mapping[str, Any]
+    ) -> Steps[CrossEntropyResult]:
+        batch, checked = prepare(tensors, options)
+        body = self._form.body(batch, slice(0, len(batch.labels)))
+        if body.nbytes > ASK_LIMIT_BYTES:
+            limit = _limit((yield from self._cached_info()), self._form.limit_name)
+            if body.nbytes > limit:
+                del body
+                return (yield from in_parts(self._form, batch, checked, limit))
+        return (yield from whole(self._form, body, batch, checked))
+
+    def _cached_info(self) -> Steps[dict[str, Any]]:
+        if self._known_info is None:
+            self._known_info = yield from self._info_steps()
+        return self._known_info
+
+    def _info_steps(self) -> Steps[dict[str, Any]]:
+        return document((yield Call("GET", "/v1/info")))
+
+    def _explain_steps(
+        self,
+        logits: npt.ArrayLike,
+        label: int | None,
+        target_probabilities: npt.ArrayLike | None,
+    ) -> Steps[dict[str, Any]]:
+        given = {"logits": logits, "label": label, "target_probabilities": target_probabilities}
+        arrays = {name: _array(name, value) for name, value in given.items() if value is not None}
+        body = Body(list(json_form.encode(arrays)))
+        return document((yield Call("POST", "/v1/explain", {}, JSON, body)))
+
+    def _health_steps(self) -> Steps[bool]:
+        return (yield Call("GET", "/v2/health/ready", retried=False)).status == 200
+
+
+def _limit(info: dict[str, Any], name: str) -> int:
+    limits = info.get("limits")
+    limit = limits.get(name) if isinstance(limits, dict) else None
+    if not isinstance(limit, int):
+        raise ServiceError(f"the service does not say its limit {name}")
+    return limit
+
+
+def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise TensorError(f"{name} is not a rectangular array: {error}", field=name) from None
+    if array.dtype.kind not in "fiub":
+        raise TensorError(f"{name} must be numbers, not {array.dtype}", field=name)
+    # The shortest digits of a float32 are not its value in float64.
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+@contextmanager
+def connection_errors() -> Iterator[None]:
+    """Turn what httpx raises into ServiceUnavailableError."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise ServiceUnavailableError(f"no complete answer from the service: {reason}") from error
+
+
+def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
+    """Return the request that sends `call`."""
+    message = build(http, call)
+    if not call.retried:
+        message.extensions["retry"] = _NO_RETRY
+    return message
+
+
+def named(logits: Any, labels: Any, class_weights: Any, row_weights: Any) -> dict[str, Any]:
+    """Return the tensors of a call by name."""
+    return {
+        "logits": logits,
+        "labels": labels,
+        "class_weights": class_weights,
+        "row_weights": row_weights,
+    }

@@ -1,0 +1,97 @@
+"""The JSON form: an object of nested arrays of numbers.
+
+Numbers that JSON lacks travel as the strings "NaN", "Infinity" and "-Infinity", both ways. The
+encoder writes the shortest digits of each array's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import orjson
+
+from softxent_client.wire import json_reader
+from softxent_client.wire.errors import check_size
+from softxent_client.wire.limits import Limits
+from softxent_client.wire.schema import Array, Schema
+
+PIECE_NUMBERS = 20_000
+"""Numbers in one piece of encoded text, about 256 KiB: orjson keeps the interpreter's lock."""
+
+WORDS = {"nan": b'"NaN"', "inf": b'"Infinity"', "-inf": b'"-Infinity"'}
+
+
+def decode(
+    buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits
+) -> dict[str, Array]:
+    """Return the tensors of a message as new arrays of the schema's JSON dtypes.
+
+    `"logits": []` beside `"labels": []` is a batch of no rows, [0, 0].
+
+    Raises:
+        MalformedBodyError: not one JSON object in UTF-8, a key is repeated, or a number is beyond
+            float64.
+        LimitExceededError: the body or its number of tensors is over its limit.
+        TensorError: a tensor is unknown, missing, or has the wrong number of dimensions.
+        RowsError: rows of different lengths, something that is not a number, or a number that
+            the dtype cannot hold.
+    """
+    body = buffer if isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
+    check_size(len(body), "json_bytes", limits.json_bytes, "the body's size in bytes")
+    tensors = json_reader.read(body, schema, limits)
+    _widen_empty(tensors, schema)
+    schema.check_ranks(tensors)
+    return tensors
+
+
+def _widen_empty(tensors: dict[str, Array], schema: Schema) -> None:
+    """Give rows of no numbers the dimension that JSON cannot show: `[]` is [0, 0], not [0]."""
+    rows = tensors.get(schema.rows_of or "")
+    if rows is None or rows.size:
+        return
+    for name, tensor in tensors.items():
+        if schema.fields[name].per_row and tensor.shape == rows.shape:
+            tensors[schema.rows_of or ""] = rows.reshape(*rows.shape, 0)
+            return
+
+
+def encode(tensors: Mapping[str, Array]) -> Iterator[bytes]:
+    """Yield the message in pieces of at most about 256 KiB; 0-d arrays become numbers."""
+    opening = b"{"
+    for name, tensor in tensors.items():
+        yield opening + orjson.dumps(name) + b":"
+        yield from _pieces(np.asarray(tensor))
+        opening = b","
+    yield b"}" if tensors else b"{}"
+
+
+def _pieces(array: Array) -> Iterator[bytes]:
+    if array.size <= PIECE_NUMBERS:
+        yield _text(array)
+        return
+    row_numbers = array.size // len(array)
+    step = max(1, PIECE_NUMBERS // row_numbers)
+    opening = b"["
+    for start in range(0, len(array), step):
+        yield opening
+        if row_numbers > PIECE_NUMBERS:
+            yield from _pieces(array[start])
+        else:
+            yield _text(array[start : start + step])[1:-1]
+        opening = b","
+    yield b"]"
+
+
+def _text(array: Array) -> bytes:
+    """Return one block as JSON."""
+    if array.ndim == 0:
+        return _text(array.reshape(1))[1:-1]
+    block = np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
+    text = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
+    if block.dtype.kind != "f" or np.isfinite(block).all():
+        return text
+    # orjson writes null for each number that JSON lacks; put the words there, in order.
+    words = [WORDS[str(float(value))] for value in block[~np.isfinite(block)]]
+    gaps = text.split(b"null")
+    return b"".join(part for pair in zip(gaps, words, strict=False) for part in pair) + gaps[-1]

@@ -1,0 +1,282 @@
+"""Numbers out of a JSON document, straight into arrays, on top of simdjson.
+
+simdjson flattens nested arrays without a look at their lengths, refuses strings among numbers,
+keeps the first of duplicate keys, and counts up to 0xFFFFFF only. So every row's length is
+compared, arrays in the place of numbers are found by counting brackets, and rows that are not
+plain numbers are read element by element.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import simdjson
+
+from softxent.errors import ROWS_NAMED, RowsError, TensorError
+from softxent_client.wire.errors import MalformedBodyError, check_size
+from softxent_client.wire.limits import MIB, Limits
+from softxent_client.wire.schema import SHOWN, Array, Field, Schema
+
+SATURATED = 0xFFFFFF
+"""simdjson's `len` of every array with at least as many elements."""
+
+KEPT_BYTES = MIB
+"""A parser keeps 7 times the largest body it saw (resident, measured): after larger, a new one."""
+
+NUMBERS_FROM_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+_BIG_INTEGER = re.compile(rb"(?<![\w.+-])(-?\d{20,}+)(?![.eE])")
+_BIG_INTEGER_CODES = {"BIGINT_ERROR", "NUMBER_ERROR"}
+_REASONS = {
+    "EMPTY": "the body is empty",
+    "DEPTH_ERROR": "the JSON is nested too deeply",
+    "NUMBER_ERROR": "the JSON holds a number that is malformed or beyond float64",
+}
+_BOM = b"\xef\xbb\xbf"
+
+_local = threading.local()
+
+
+def read(body: bytes | bytearray, schema: Schema, limits: Limits) -> dict[str, Array]:
+    """Return the arrays of the JSON object `body`, lone numbers as 0-d ones.
+
+    A parser refuses its next document while a proxy of the last one lives. When this raises,
+    traceback frames may hold proxies, so this thread's parser is kept only after a success.
+
+    Raises:
+        MalformedBodyError: not one JSON object in UTF-8, or a key is repeated.
+        LimitExceededError: there are more tensors than the limit.
+        TensorError: a tensor is unknown or missing.
+        RowsError: ragged rows, or something that is not a number the dtype holds.
+    """
+    parser = _local.__dict__.pop("parser", None) or simdjson.Parser()
+    document = _members(_parse(parser, body), limits)
+    schema.check_names(document)
+    shapes = {name: _shape(name, value, limits) for name, value in document.items()}
+    # An array where a number should be adds a bracket and is otherwise invisible.
+    plain = body.count(b"[") == sum(map(_brackets, shapes.values()))
+    tensors = {
+        name: _array(name, value, shapes[name], schema.fields[name], plain=plain)
+        for name, value in document.items()
+    }
+    del document
+    if len(body) <= KEPT_BYTES:
+        _local.parser = parser
+    return tensors
+
+
+def _parse(parser: Any, body: bytes | bytearray) -> Any:
+    if body.startswith(_BOM):
+        raise MalformedBodyError("the body begins with a byte order mark, which JSON forbids")
+    try:
+        return parser.parse(body)
+    except UnicodeDecodeError:
+        raise MalformedBodyError("the body is not UTF-8") from None
+    except (ValueError, RuntimeError) as error:
+        code = str(error).partition(":")[0]
+    # simdjson refuses integers beyond 64 bits, and JavaScript writes 1e20 as one.
+    rewritten = _BIG_INTEGER.sub(rb"\1e0", body) if code in _BIG_INTEGER_CODES else body
+    if rewritten != body:
+        return _parse(parser, rewritten)
+    raise MalformedBodyError(_REASONS.get(code, f"the body is not JSON ({code})"))
+
+
+def _members(root: Any, limits: Limits) -> dict[str, Any]:
+    if not isinstance(root, simdjson.Object):
+        raise MalformedBodyError("the JSON is not an object of named tensors")
+    names = list(root)
+    check_size(len(names), "tensors", limits.tensors, "the number of tensors")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedBodyError(f"the JSON names {twice[:SHOWN]!r} twice")
+    # simdjson looks keys up as C strings, so one with a NUL inside is listed but not found.
+    return {name: root.get(name) for name in names}
+
+
+def _shape(name: str, array: Any, limits: Limits) -> tuple[int, ...]:
+    """Return the shape that the first element of each level shows, every level checked."""
+    lengths: list[int] = []
+    value = array
+    while type(value) is simdjson.Array:
+        if len(lengths) == limits.json_depth - 1:
+            raise MalformedBodyError(
+                f"the JSON is nested deeper than {limits.json_depth}", field=name
+            )
+        lengths.append(_length(value))
+        if not lengths[-1]:
+            break
+        value = value[0]
+    if len(lengths) > 1:
+        _check_lengths(name, array, lengths[1:])
+    return tuple(lengths)
+
+
+def _length(array: Any) -> int:
+    length = len(array)
+    return length if length < SATURATED else sum(1 for _ in array)
+
+
+def _brackets(shape: tuple[int, ...]) -> int:
+    return sum(itertools.accumulate(shape[:-1], operator.mul, initial=1)) if shape else 0
+
+
+def _check_lengths(name: str, array: Any, lengths: list[int]) -> None:
+    parents = [array]
+    for level, length in enumerate(lengths):
+        for parent in parents:
+            if not _uniform(parent, length):
+                _refuse_ragged(name, parents, length)
+        if level + 1 < len(lengths):
+            parents = [child for parent in parents for child in parent]
+
+
+def _uniform(parent: Any, length: int) -> bool:
+    """Tell whether each child has `length` elements; strings pass here and are refused later."""
+    try:
+        if length >= SATURATED:
+            return all(_length(child) == length for child in parent)
+        return set(map(len, parent)) == {length}
+    except TypeError:
+        return False
+
+
+def _refuse_ragged(name: str, parents: list[Any], length: int) -> None:
+    found = (
+        _length(child) if type(child) is simdjson.Array else _shown(child)
+        for parent in parents
+        for child in parent
+    )
+    wrong = [(row, value) for row, value in enumerate(found) if value != length]
+    named = wrong[:ROWS_NAMED]
+    raise RowsError(
+        f"{name} is ragged: row 0 has {length} elements; these rows have another number",
+        field=name,
+        rows=[row for row, _ in named],
+        values=[value for _, value in named],
+        total=len(wrong),
+    )
+
+
+def _array(name: str, value: Any, shape: tuple[int, ...], field: Field, *, plain: bool) -> Array:
+    kind = field.json_dtype.kind
+    if not shape:
+        return _scalar(name, value, field)
+    flat = _fast(value, kind) if plain else None
+    if flat is None:
+        flat = _slow(name, value, shape, kind)
+    return _narrow(name, flat.reshape(shape), field.json_dtype)
+
+
+def _fast(array: Any, kind: str) -> Array | None:
+    """Return all numbers below `array`, or None if not all are numbers of the kind."""
+    try:
+        buffer = array.as_buffer(of_type="d" if kind == "f" else "i")
+    except (TypeError, ValueError):
+        return None
+    return np.frombuffer(buffer, np.float64 if kind == "f" else np.int64)
+
+
+def _slow(name: str, array: Any, shape: tuple[int, ...], kind: str) -> Array:
+    """Read row by row, words included, and refuse what is not a number by name."""
+    flat = np.empty(math.prod(shape), np.float64 if kind == "f" else np.int64)
+    width = shape[-1]
+    convert = _float if kind == "f" else _integer
+    faults: list[tuple[int, object]] = []
+    for index, row in enumerate(_rows(name, array, len(shape))):
+        values: list[Any] = [convert(value) for value in row]
+        if None not in values:
+            flat[index * width : (index + 1) * width] = values
+            continue
+        wrong = [place for place in enumerate(row) if convert(place[1]) is None]
+        faults += wrong if len(shape) == 1 else [(index, wrong[0][1])]
+    if faults:
+        _refuse_values(name, faults, kind)
+    return flat
+
+
+def _rows(name: str, array: Any, rank: int) -> Iterator[list[Any]]:
+    if rank == 1:
+        yield list(array)
+        return
+    for child in array:
+        if type(child) is not simdjson.Array:
+            raise TensorError(f"{name} holds {_shown(child)} in the place of a row", field=name)
+        yield from _rows(name, child, rank - 1)
+
+
+def _float(value: object) -> float | None:
+    if type(value) is float or type(value) is int:
+        return value
+    return NUMBERS_FROM_WORDS.get(value) if type(value) is str else None
+
+
+def _integer(value: object) -> int | None:
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
+def _refuse_values(name: str, faults: list[tuple[int, object]], kind: str) -> None:
+    what = "numbers or the words NaN, Infinity, -Infinity" if kind == "f" else "int64 integers"
+    named = faults[:ROWS_NAMED]
+    shown = [_shown(value) for _, value in named]
+    raise RowsError(
+        f"{name} must hold {what}, but row {named[0][0]} holds {shown[0]}",
+        field=name,
+        rows=[row for row, _ in named],
+        values=shown,
+        total=len(faults),
+    )
+
+
+def _shown(value: object) -> str | int | float:
+    """Return what an error shows of a JSON value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, str):
+        return f'"{value[:SHOWN]}"'
+    return "an array" if isinstance(value, simdjson.Array) else "an object"
+
+
+def _scalar(name: str, value: Any, field: Field) -> Array:
+    """Return a lone number as a 0-d array; floats in double precision, as reductions are."""
+    kind = field.json_dtype.kind
+    convert: Callable[[object], float | int | None] = _float if kind == "f" else _integer
+    number = convert(value)
+    if number is None:
+        raise TensorError(f"{name} must be numbers, not {_shown(value)}", field=name)
+    return np.asarray(number, np.float64 if kind == "f" else np.int64)
+
+
+def _narrow(name: str, wide: Array, dtype: np.dtype[Any]) -> Array:
+    if wide.dtype == dtype:
+        return wide
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(dtype)
+    if not np.isfinite(narrow).all():
+        _refuse_overflow(name, wide, narrow)
+    return narrow
+
+
+def _refuse_overflow(name: str, wide: Array, narrow: Array) -> None:
+    places = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide))
+    if not places.size:
+        return
+    width = wide.shape[-1] if wide.ndim > 1 else 1
+    rows, first = np.unique(places // width, return_index=True)
+    raise RowsError(
+        f"{name} holds numbers that {narrow.dtype} cannot hold",
+        field=name,
+        rows=rows[:ROWS_NAMED].tolist(),
+        values=wide.reshape(-1)[places[first[:ROWS_NAMED]]].tolist(),
+        total=int(rows.size),
+    )

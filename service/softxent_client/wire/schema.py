@@ -1,0 +1,170 @@
+"""Which tensors a message may hold, and of what kind.
+
+A schema names the tensors, both encodings check against it, and what passes has the right names,
+dtypes and number of dimensions. Whether shapes fit each other is the evaluation's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent.errors import TensorError
+
+Array = npt.NDArray[Any]
+
+FLOATS = ("F64", "F32")
+INTEGERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
+NUMBERS = FLOATS + INTEGERS[1:]
+
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "BOOL": np.dtype("?"),
+    "I8": np.dtype("i1"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "U8": np.dtype("u1"),
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+    "U64": np.dtype("<u8"),
+}
+"""The dtypes of the binary form, by the names they have there."""
+
+DTYPE_NAMES: Mapping[np.dtype[Any], str] = {dtype: name for name, dtype in DTYPES.items()}
+
+MAX_RANK = 63
+"""Dimensions a tensor may have; one less than NumPy's, so that rows always have one."""
+
+SHOWN = 64
+"""Characters of an unknown name that an error repeats; a name may be as long as a body."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor of a message.
+
+    Attributes:
+        dtypes: the binary dtypes it may have.
+        json_dtype: what its JSON numbers become; a lone number becomes float64 if this is floating.
+        min_rank, max_rank: how many dimensions it may have.
+        per_row: it has one dimension less than the schema's `rows_of`.
+    """
+
+    dtypes: tuple[str, ...]
+    json_dtype: np.dtype[Any]
+    min_rank: int = 0
+    max_rank: int = MAX_RANK
+    per_row: bool = False
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The tensors of a message by name.
+
+    Attributes:
+        fields: every tensor it may hold.
+        required: those it must hold.
+        rows_of: the tensor that says how many dimensions the rows have.
+    """
+
+    fields: Mapping[str, Field]
+    required: tuple[str, ...]
+    rows_of: str | None = None
+
+    def field(self, name: str) -> Field:
+        """Return the field called `name`.
+
+        Raises:
+            TensorError: no tensor of this message has that name.
+        """
+        if name not in self.fields:
+            shown = name[:SHOWN]
+            raise TensorError(
+                f"unknown tensor {shown!r}; known are {', '.join(self.fields)}", field=shown
+            )
+        return self.fields[name]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names that are unknown, and absence of those that are required.
+
+        Raises:
+            TensorError: a name is unknown or a required one is missing.
+        """
+        present = set(names)
+        for name in present:
+            self.field(name)
+        for name in self.required:
+            if name not in present:
+                raise TensorError(f"tensor {name} is missing", field=name)
+
+    def check_ranks(self, tensors: Mapping[str, Array]) -> None:
+        """Refuse a tensor with too few or too many dimensions.
+
+        Raises:
+            TensorError: a number of dimensions does not fit.
+        """
+        for name, tensor in tensors.items():
+            field = self.fields[name]
+            low, high = field.min_rank, field.max_rank
+            if field.per_row and self.rows_of is not None:
+                low = high = tensors[self.rows_of].ndim - 1
+            if not low <= tensor.ndim <= high:
+                raise TensorError(
+                    f"{name} has {_dimensions(tensor.ndim)}, expected {_expected(low, high)}",
+                    field=name,
+                )
+
+
+def _dimensions(count: int) -> str:
+    return f"{count} dimension{'' if count == 1 else 's'}"
+
+
+def _expected(low: int, high: int) -> str:
+    if low == high:
+        return _dimensions(low)
+    return f"at most {high}" if low == 0 else f"{low} to {high}"
+
+
+_FLOAT64 = np.dtype(np.float64)
+_INT64 = np.dtype(np.int64)
+
+
+@cache
+def REQUEST(logits_dtype: str = "float32") -> Schema:  # noqa: N802
+    """Return what an evaluation's request may hold; JSON logits become `logits_dtype`."""
+    return Schema(
+        fields={
+            "logits": Field(FLOATS, np.dtype(logits_dtype), min_rank=2),
+            "labels": Field(INTEGERS, _INT64, per_row=True),
+            "class_weights": Field(NUMBERS, _FLOAT64, min_rank=1, max_rank=1),
+            "row_weights": Field(NUMBERS, _FLOAT64, per_row=True),
+        },
+        required=("logits", "labels"),
+        rows_of="logits",
+    )
+
+
+@cache
+def RESPONSE(logits_dtype: str = "float32") -> Schema:  # noqa: N802
+    """Return what an evaluation's answer may hold; JSON arrays become `logits_dtype`."""
+    values = Field(FLOATS, np.dtype(logits_dtype))
+    scalar = Field(("F64",), _FLOAT64, max_rank=0)
+    return Schema(
+        fields={
+            "loss": values,
+            "gradient": values,
+            "log_normalizer": values,
+            "probabilities": values,
+            "loss_sum": scalar,
+            "weight_sum": scalar,
+            "count": Field(("I64",), _INT64, max_rank=0),
+        },
+        required=("loss_sum", "weight_sum", "count"),
+    )

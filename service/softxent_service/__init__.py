@@ -1,0 +1,1 @@
+"""The microservice around `softxent`: HTTP in, kernels, HTTP out."""

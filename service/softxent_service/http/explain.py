@@ -1,0 +1,62 @@
+"""`POST /v1/explain`: the derivation of the gradient, step by step, on one small row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from softxent import explain
+from softxent_client.wire import JSON, Limits, json_form
+from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
+from softxent_service.http.admission import Gate
+from softxent_service.http.answers import send_answer
+from softxent_service.http.body import Buffer, Ceiling, read_body
+from softxent_service.http.negotiation import read_head
+from softxent_service.http.query import refuse_any
+
+PATH = "/v1/explain"
+
+_ROW = Field(FLOATS, np.dtype(np.float64), min_rank=1, max_rank=1)
+
+EXPLAIN = Schema(
+    fields={
+        "logits": _ROW,
+        "label": Field(INTEGERS, np.dtype(np.int64), max_rank=0),
+        "target_probabilities": _ROW,
+    },
+    required=("logits",),
+)
+"""What a request for an explanation may hold; exactly one of the last two."""
+
+
+class ExplainRoute:
+    """A plain ASGI endpoint; it needs no compiled kernel and so is always ready."""
+
+    def __init__(self, gate: Gate, limits: Limits, *, body_idle_seconds: float) -> None:
+        self._gate = gate
+        self._limits = limits
+        self._ceiling = Ceiling("json_bytes", limits.json_bytes)
+        self._body_idle_seconds = body_idle_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; every refusal is raised and becomes a problem document."""
+        refuse_any(scope["query_string"])
+        head = read_head(scope, forms=(JSON,))
+        body = await read_body(receive, head.content_length, self._ceiling, self._body_idle_seconds)
+        text = await self._gate.run(lambda: answer(body, self._limits))
+        await send_answer(send, JSON.encode(), [text])
+
+
+def answer(body: Buffer, limits: Limits) -> bytes:
+    """Return the explanation as JSON; every number of it is finite, what is not defined is null.
+
+    Raises:
+        SoftxentError: the body is malformed, too large in some respect, or has no meaning.
+    """
+    given: dict[str, Any] = dict(json_form.decode(body, EXPLAIN, limits))
+    if "label" in given:
+        given["label"] = int(given["label"])
+    return orjson.dumps(explain(**given), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,110 @@
+"""Content-Type says in which form a batch comes, Accept in which form the answer goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from starlette.types import Scope
+
+from softxent_client.wire import JSON, MEDIA_TYPES
+from softxent_service.http.errors import NotAcceptableError, UnsupportedMediaTypeError
+
+FORMS = tuple(MEDIA_TYPES)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a request's headers say about its body and its answer."""
+
+    form: str
+    answer_form: str
+    content_length: bytes | None
+
+
+def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
+    """Return what the headers say, where bodies and answers may have one of `forms`.
+
+    Raises:
+        UnsupportedMediaTypeError: the body's media type, charset or coding is not read here.
+        NotAcceptableError: the client accepts no form that is written here.
+    """
+    content_type = accept = length = None
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"accept":
+            accept = value if accept is None else accept + b"," + value
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMediaTypeError(
+                "compressed bodies are not read here; send it plain", field="content-encoding"
+            )
+    return Head(*_negotiate(content_type, accept, forms), length)
+
+
+@lru_cache(maxsize=256)
+def _negotiate(
+    content_type: bytes | None, accept: bytes | None, forms: tuple[str, ...]
+) -> tuple[str, str]:
+    given = _request_form(content_type, forms)
+    return given, _answer_form(accept, given, forms)
+
+
+def _request_form(content_type: bytes | None, forms: tuple[str, ...]) -> str:
+    known = " or ".join(forms)
+    if content_type is None:
+        raise UnsupportedMediaTypeError(
+            f"Content-Type is missing; send {known}", field="content-type"
+        )
+    name, parameters = _parse(content_type.decode("latin-1"))
+    if name not in forms:
+        raise UnsupportedMediaTypeError(
+            f"Content-Type {name!r} is not read here; send {known}", field="content-type"
+        )
+    charset = parameters.get("charset", "utf-8")
+    if name == JSON and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaTypeError(
+            f"charset {charset!r} is not read here; send UTF-8", field="content-type"
+        )
+    return name
+
+
+def _answer_form(accept: bytes | None, given: str, forms: tuple[str, ...]) -> str:
+    text = (accept or b"").decode("latin-1")
+    ranges = [_parse(part) for part in text.split(",") if part.strip()]
+    if not ranges:
+        return given
+    # The request's form stands first: max takes it where another is liked as much.
+    best = max(sorted(forms, key=lambda form: form != given), key=lambda f: _quality(f, ranges))
+    if _quality(best, ranges) <= 0:
+        raise NotAcceptableError(
+            f"Accept {text!r} leaves nothing; accept {' or '.join(forms)}", field="accept"
+        )
+    return best
+
+
+def _quality(form: str, ranges: list[tuple[str, dict[str, str]]]) -> float:
+    """Return the q of the most specific range that covers `form`, 0 if none does."""
+    for pattern in (form, form.split("/")[0] + "/*", "*/*"):
+        for name, parameters in ranges:
+            if name == pattern:
+                return _q(parameters.get("q", "1"))
+    return 0.0
+
+
+def _q(text: str) -> float:
+    try:
+        q = float(text)
+    except ValueError:
+        return 0.0
+    return q if 0 <= q <= 1 else 0.0
+
+
+def _parse(text: str) -> tuple[str, dict[str, str]]:
+    """Return a media type or range in lower case, and its parameters."""
+    name, *rest = text.split(";")
+    pairs = (part.partition("=") for part in rest)
+    parameters = {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
+    return name.strip().lower(), parameters

@@ -1,0 +1,248 @@
+"""Documents the routes that read their own bodies, as truthfully as models document the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from softxent import OUTPUTS, Options
+from softxent.explanation import MAX_CLASSES, Explanation
+from softxent.options import EMPTY, NON_FINITE, REDUCTIONS
+from softxent_client.wire import JSON, REQUEST, RESPONSE, SAFETENSORS, Limits, Schema
+from softxent_service.http import cross_entropy, explain, problems
+from softxent_service.http.query import LOGITS_DTYPES
+
+Json = dict[str, Any]
+
+NUMBER: Json = {
+    "oneOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}],
+    "description": "A number; those that JSON lacks travel as words.",
+}
+NUMBERS: Json = {
+    "oneOf": [
+        {"$ref": "#/components/schemas/Number"},
+        {"type": "array", "items": {"$ref": "#/components/schemas/Numbers"}},
+    ],
+    "description": "A number, or an array of equally long arrays of them.",
+}
+
+PROBLEM: Json = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "error"],
+    "properties": {
+        "type": {"type": "string", "description": "urn:softxent:problem:<slug>"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "error": {"type": "string", "description": "Equal to detail."},
+        "field": {"type": "string", "description": "The tensor, option or header at fault."},
+        "rows": {"type": "array", "items": {"type": "integer"}, "description": "First ten."},
+        "values": {"type": "array", "items": {}, "description": "What stands in those rows."},
+        "total": {"type": "integer", "description": "How many rows are at fault."},
+        "limit_name": {"type": "string"},
+        "limit": {"type": "integer"},
+    },
+}
+
+REFUSALS = {
+    400: "The body is malformed, or has another length than announced",
+    406: "No form of the answer suits Accept",
+    408: "The body stopped arriving",
+    413: "A limit is exceeded; the document names it",
+    415: "Content-Type is missing or not read here",
+    422: "The batch or an option has no meaning",
+    500: "A fault of the service",
+    503: "Not ready; Retry-After says when to try again",
+}
+
+_CHOICES = {
+    "reduction": REDUCTIONS,
+    "non_finite": NON_FINITE,
+    "empty": EMPTY,
+    "logits_dtype": LOGITS_DTYPES,
+}
+
+_OPTION_SCHEMAS: dict[str, Json] = {
+    "outputs": {
+        "type": "array",
+        "items": {"type": "string", "enum": list(OUTPUTS)},
+        "uniqueItems": True,
+    },
+    "ignore_index": {"oneOf": [{"type": "integer"}, {"const": "none"}]},
+    "label_smoothing": {"type": "number", "minimum": 0, "maximum": 1},
+    "denominator": {"oneOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "none"}]},
+    "scale": {"type": "number"},
+    **{name: {"type": "string", "enum": list(values)} for name, values in _CHOICES.items()},
+}
+
+_OPTION_TEXTS = {
+    "outputs": "What is computed, separated by commas.",
+    "reduction": "none gives a loss a row, sum and mean one number.",
+    "ignore_index": "Rows with this label are left out; none leaves out no row.",
+    "label_smoothing": "The target is (1 - eps) one-hot + eps / C.",
+    "denominator": "What mean divides by, in place of the sum of weights.",
+    "scale": "A factor on loss and gradient, applied before rounding.",
+    "non_finite": "error refuses rows whose loss or log-normaliser is not finite.",
+    "empty": "What a mean over no weight is.",
+    "logits_dtype": f"What JSON logits become; refused with {SAFETENSORS}.",
+}
+
+
+def describe_routes(app: FastAPI, limits: Limits) -> Json:
+    """Return the OpenAPI document: what FastAPI knows, and the routes with bodies of their own."""
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    document["paths"] = {
+        cross_entropy.PATH: {"post": _cross_entropy(limits)},
+        explain.PATH: {"post": _explain()},
+        **document["paths"],
+    }
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= {"Number": NUMBER, "Numbers": NUMBERS, "Problem": PROBLEM}
+    return document
+
+
+def _cross_entropy(limits: Limits) -> Json:
+    request, response = REQUEST(), RESPONSE()
+    return {
+        "summary": "Loss and gradient of a batch",
+        "tags": ["evaluation"],
+        "operationId": "cross_entropy",
+        "parameters": [_parameter(name) for name in _option_defaults()],
+        "requestBody": {
+            "required": True,
+            "description": f"At most {limits.json_bytes} bytes of JSON (json_bytes) or "
+            f"{limits.binary_bytes} of the binary form (binary_bytes).",
+            "content": _both_forms(request),
+        },
+        "responses": {
+            "200": {"description": "What was asked for", "content": _both_forms(response)},
+            **_refusals(),
+        },
+    }
+
+
+def _option_defaults() -> dict[str, str]:
+    """Return the text of each option's default, in the form a query string gives it."""
+    whole = {field.name: field.default for field in dataclasses.fields(Options)}
+    return {name: _text(value) for name, value in whole.items()} | {
+        "logits_dtype": LOGITS_DTYPES[0]
+    }
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "none" if value is None else str(value)
+
+
+def _parameter(name: str) -> Json:
+    schema = dict(_OPTION_SCHEMAS[name])
+    default = _option_defaults()[name]
+    kind = schema.get("type")
+    schema["default"] = default.split(",") if kind == "array" else _typed(default, kind)
+    listed = {"style": "form", "explode": False} if kind == "array" else {}
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": _OPTION_TEXTS[name],
+        "schema": schema,
+        **listed,
+    }
+
+
+def _typed(text: str, kind: str | None) -> object:
+    # "nan" is a word where the schema says string, and no default is a number that JSON lacks.
+    if kind == "string" or text == "none":
+        return text
+    return float(text) if kind == "number" else int(text)
+
+
+def _both_forms(schema: Schema) -> Json:
+    return {JSON: {"schema": _json_schema(schema)}, SAFETENSORS: {"schema": _binary(schema)}}
+
+
+def _json_schema(schema: Schema) -> Json:
+    return {
+        "type": "object",
+        "properties": {
+            name: _tensor(field.json_dtype.kind, field.max_rank)
+            for name, field in schema.fields.items()
+        },
+        "required": list(schema.required),
+        "additionalProperties": False,
+    }
+
+
+def _tensor(kind: str, max_rank: int) -> Json:
+    number: Json = {"type": "integer"} if kind == "i" else {"$ref": "#/components/schemas/Number"}
+    if max_rank == 0:
+        return number
+    if max_rank == 1:
+        return {"type": "array", "items": number}
+    if kind == "i":
+        return {"type": "array", "items": {}, "description": "Integers, nested as the rows are."}
+    return {"$ref": "#/components/schemas/Numbers"}
+
+
+def _binary(schema: Schema) -> Json:
+    tensors = "; ".join(
+        f"{name}: {' '.join(field.dtypes)}" for name, field in schema.fields.items()
+    )
+    return {
+        "type": "string",
+        "format": "binary",
+        "description": "The safetensors layout: 8 bytes with the header's length (little-endian), "
+        f"a JSON header, then the tensors. {tensors}.",
+    }
+
+
+def _explain() -> Json:
+    request = _json_schema(explain.EXPLAIN)
+    request["description"] = (
+        f"One row of 1 to {MAX_CLASSES} classes, and exactly one of label and target_probabilities."
+    )
+    request["oneOf"] = [{"required": ["label"]}, {"required": ["target_probabilities"]}]
+    return {
+        "summary": "The derivation of the gradient, step by step, on one row",
+        "tags": ["evaluation"],
+        "operationId": "explain",
+        "requestBody": {"required": True, "content": {JSON: {"schema": request}}},
+        "responses": {
+            "200": {
+                "description": "Every step under its own name; null where one is not defined",
+                "content": {JSON: {"schema": _explanation()}},
+            },
+            **{status: body for status, body in _refusals().items() if status != "503"},
+        },
+    }
+
+
+def _explanation() -> Json:
+    numbers: Json = {"type": "array", "items": {"type": "number"}}
+    shapes: dict[str, Json] = {
+        "softmax_jacobian": {"type": "array", "items": numbers},
+        "loss": {"type": "number"},
+        "loss_by_softmax_out": {**numbers, "type": ["array", "null"]},
+        "chain_rule_product": {**numbers, "type": ["array", "null"]},
+        "largest_difference": {"type": ["number", "null"]},
+        "notes": {"type": "array", "items": {"type": "string"}},
+    }
+    names = [field.name for field in dataclasses.fields(Explanation)]
+    return {
+        "type": "object",
+        "properties": {name: shapes.get(name, numbers) for name in names},
+        "required": names,
+    }
+
+
+def _refusals() -> Json:
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        str(status): {"description": text, "content": content} for status, text in REFUSALS.items()
+    }

@@ -1,0 +1,108 @@
+"""One table from error to status, and the problem document (RFC 9457) that tells it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from softxent import errors as library
+from softxent_client.wire import errors as wire
+from softxent_service.http import errors as http
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUSES: dict[type[Exception], int] = {
+    library.InputError: 422,
+    library.EmptyReductionError: 422,
+    library.OutputBufferError: 500,
+    wire.WireError: 400,
+    wire.LimitExceededError: 413,
+    http.HttpError: 400,
+    http.NotAcceptableError: 406,
+    http.UnsupportedMediaTypeError: 415,
+    http.BodyTimeoutError: 408,
+    http.NotReadyError: 503,
+}
+"""The status of an error is that of the nearest class of its MRO that stands here."""
+
+RETRY_AFTER_SECONDS = 1
+
+_HEADERS: dict[int, dict[str, str]] = {
+    # What is left of the body would be taken for the next request.
+    408: {"connection": "close"},
+    503: {"retry-after": str(RETRY_AFTER_SECONDS)},
+}
+
+_LONGEST_TEXT = 1000
+"""Characters of a client's own text that are sent back; a JSON key may have millions."""
+
+
+def status_of(error: type[BaseException]) -> int:
+    """Return the HTTP status for an error class; 500 for one that no table row covers."""
+    return next((STATUSES[cls] for cls in error.__mro__ if cls in STATUSES), 500)
+
+
+def problem(
+    status: int,
+    slug: str,
+    detail: str,
+    *,
+    details: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return a problem document; `details` are the error's own members."""
+    members = {
+        "type": f"urn:softxent:problem:{slug}",
+        "title": _title(slug),
+        "status": status,
+        "detail": _short(detail),
+        "error": _short(detail),
+    }
+    own = {name: _short(value) for name, value in (details or {}).items()}
+    # The standard library escapes lone surrogates, which a client's tensor name may hold.
+    body = json.dumps({**own, **members}, default=str).encode()
+    merged = {**_HEADERS.get(status, {}), **(headers or {})}
+    return Response(body, status, headers=merged, media_type=MEDIA_TYPE)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make every refusal of `app`, whoever raises it, a problem document."""
+    app.add_exception_handler(library.SoftxentError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failed)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, library.SoftxentError)
+    return problem(status_of(type(error)), error.slug, error.message, details=error.details())
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    return problem(422, "invalid-input", str(error))
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    return problem(error.status_code, slug, str(error.detail), headers=error.headers)
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return problem(500, "internal-error", "the service failed; its log says why")
+
+
+def _title(slug: str) -> str:
+    return slug.replace("-", " ").capitalize()
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        return value[:_LONGEST_TEXT] + "..."
+    return value

@@ -1,0 +1,61 @@
+"""The options of an evaluation, as its query string gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import parse_qsl
+
+from softxent import Options
+from softxent.errors import OptionError
+from softxent_client.wire import JSON
+
+LOGITS_DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Query:
+    """The options, and what JSON logits become, which only JSON leaves open."""
+
+    options: Options
+    logits_dtype: str
+
+
+@lru_cache(maxsize=256)
+def read_query(query: bytes, form: str) -> Query:
+    """Read the options from a raw query string, for a body of media type `form`.
+
+    Raises:
+        OptionError: one is unknown, repeated, not a legal value or does not apply.
+    """
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    dtypes = [text for name, text in pairs if name == "logits_dtype"]
+    options = Options.from_text(pair for pair in pairs if pair[0] != "logits_dtype")
+    return Query(options, _logits_dtype(dtypes, form))
+
+
+def refuse_any(query: bytes) -> None:
+    """Refuse a query string where no option applies.
+
+    Raises:
+        OptionError: there is one.
+    """
+    if query:
+        name = query.decode("latin-1").partition("=")[0]
+        raise OptionError(f"option {name!r} does not apply here; none does", field=name)
+
+
+def _logits_dtype(given: list[str], form: str) -> str:
+    if not given:
+        return LOGITS_DTYPES[0]
+    if len(given) > 1:
+        raise _refuse("option logits_dtype is given more than once")
+    if form != JSON:
+        raise _refuse(f"logits_dtype applies only to {JSON}; {form} carries its own")
+    if given[0] not in LOGITS_DTYPES:
+        raise _refuse(f"logits_dtype must be one of {', '.join(LOGITS_DTYPES)}, not {given[0]!r}")
+    return given[0]
+
+
+def _refuse(message: str) -> OptionError:
+    return OptionError(message, field="logits_dtype")

@@ -1,0 +1,98 @@
+"""The small routes: what the service is, and whether it lives and is ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+import softxent
+from softxent_client.wire import MEDIA_TYPES
+from softxent_service.http.query import LOGITS_DTYPES
+from softxent_service.http.readiness import Readiness
+from softxent_service.settings import Settings
+
+
+class LimitsInfo(BaseModel):
+    """Ceilings that bodies are checked against before anything is allocated."""
+
+    binary_bytes: int
+    json_bytes: int
+    tensors: int
+    header_bytes: int
+    json_depth: int
+
+
+class Info(BaseModel):
+    """What the service is and what it takes."""
+
+    name: str = "softxent"
+    version: str
+    numerics: int = Field(description="Changes whenever any bit of any result may change.")
+    tile: int = Field(description="Columns of a tile, the unit in which a row is evaluated.")
+    dtypes: list[str]
+    media_types: list[str]
+    outputs: list[str]
+    threads: int
+    threading_layer: str | None = Field(description="null until a parallel kernel has run.")
+    limits: LimitsInfo
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Whether evaluations are answered; `error` says why not."""
+
+    ready: bool
+    error: str | None = None
+
+
+def small_routes(settings: Settings, readiness: Readiness) -> APIRouter:
+    """Return the routes, bound to what they tell about."""
+    router = APIRouter()
+
+    @router.get("/v1/info", summary="Versions, numerics and limits", tags=["service"])
+    async def info() -> Info:
+        return describe(settings, readiness.threading_layer)
+
+    @router.get("/v2/health/live", summary="The process answers", tags=["health"])
+    async def live() -> Live:
+        return Live(live=True)
+
+    unready: dict[int | str, dict[str, Any]] = {503: {"model": Ready, "description": "Not yet"}}
+
+    @router.get(
+        "/v2/health/ready",
+        summary="Every kernel is compiled or loaded",
+        tags=["health"],
+        response_model=Ready,
+        response_model_exclude_none=True,
+        responses=unready,
+    )
+    async def ready() -> Response:
+        if readiness.reason is None:
+            return JSONResponse({"ready": True})
+        return JSONResponse({"ready": False, "error": readiness.reason}, 503)
+
+    return router
+
+
+def describe(settings: Settings, threading_layer: str | None) -> Info:
+    """Return what the service tells about itself."""
+    return Info(
+        version=softxent.__version__,
+        numerics=softxent.NUMERICS_VERSION,
+        tile=softxent.TILE,
+        dtypes=list(LOGITS_DTYPES),
+        media_types=list(MEDIA_TYPES),
+        outputs=list(softxent.OUTPUTS),
+        threads=settings.threads,
+        threading_layer=threading_layer,
+        limits=LimitsInfo(**vars(settings.limits)),
+    )

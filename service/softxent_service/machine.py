@@ -1,0 +1,44 @@
+"""What Numba is told about this machine before it is imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import MutableMapping
+from pathlib import Path
+
+_LEVELS = (
+    ("x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    ("x86-64-v3", {"avx2", "fma", "bmi2"}),
+)
+
+
+def tell_numba(environment: MutableMapping[str, str], threads: int) -> None:
+    """Name the processor's level, so that machines of one level share cached machine code.
+
+    What the environment already says is left alone. Has an effect only before `import numba`.
+    """
+    if threads > (os.cpu_count() or 1):
+        environment.setdefault("NUMBA_NUM_THREADS", str(threads))
+    level = processor_level(platform.machine(), _processor_flags())
+    if level is not None and "NUMBA_CPU_NAME" not in environment:
+        environment["NUMBA_CPU_NAME"] = level
+        # The level implies its features; those of this very machine would part the cache again.
+        environment.setdefault("NUMBA_CPU_FEATURES", "")
+
+
+def processor_level(machine: str, flags: set[str]) -> str | None:
+    """Return the highest x86-64 level that these flags reach, None for other processors."""
+    if machine.lower() not in ("x86_64", "amd64"):
+        return None
+    return next((name for name, needed in _LEVELS if needed <= flags), None)
+
+
+def _processor_flags() -> set[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return set()
+    for line in cpuinfo.read_text().splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    return set()

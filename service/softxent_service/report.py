@@ -1,0 +1,34 @@
+"""What `softxent info` shows."""
+
+from __future__ import annotations
+
+import platform
+
+import llvmlite
+import numba
+import numpy as np
+
+import softxent
+from softxent.compiled.compilation import cache_directory
+from softxent_service.http.query import LOGITS_DTYPES
+from softxent_service.http.readiness import load_kernels
+from softxent_service.settings import Settings
+
+
+def report(settings: Settings) -> dict[str, str]:
+    """Return name and text of each line; loads the kernels, since only then the layer is known."""
+    _, layer = load_kernels()
+    return {
+        "softxent": softxent.__version__,
+        "numerics": str(softxent.NUMERICS_VERSION),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "dtypes": " ".join(LOGITS_DTYPES),
+        "tile": f"{softxent.TILE} columns",
+        "threads": str(settings.threads),
+        "threading layer": layer,
+        "machine code": str(cache_directory()),
+        **{name: str(value) for name, value in vars(settings.limits).items()},
+    }
