@@ -88,9 +88,10 @@ class Softmax:
 
     digits: int
     logits: list[mpf]
-    maximum: mpf
     probabilities: list[mpf]
     log_normalizer: mpf
+    outputs: dict[str, Exact]
+    """What does not depend on the target: probabilities and log-normaliser."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -102,12 +103,16 @@ def softmax(row: tuple[float, ...]) -> Softmax:
         exps = {v: mp.exp(mpf(v) - mpf(maximum)) for v in set(row)}
         total = mpmath.fsum(exps[v] for v in row)
         shares = {v: e / total for v, e in exps.items()}
+        lse = mpf(maximum) + mp.log(total)
         return Softmax(
             digits=digits,
             logits=[mpf(v) for v in row],
-            maximum=mpf(maximum),
             probabilities=[shares[v] for v in row],
-            log_normalizer=mpf(maximum) + mp.log(total),
+            log_normalizer=lse,
+            outputs={
+                "probabilities": Exact.of([shares[v] for v in row]),
+                "log_normalizer": Exact.of([lse], [max(abs(mpf(maximum)), abs(lse))]),
+            },
         )
 
 
@@ -142,10 +147,7 @@ def exact(
         return {
             "loss": Exact.of([loss * mpf(loss_factor)]),
             "gradient": Exact.of([v * factor for v in values], [u * factor for u in units]),
-            "log_normalizer": Exact.of(
-                [s.log_normalizer], [max(abs(s.maximum), abs(s.log_normalizer))]
-            ),
-            "probabilities": Exact.of(s.probabilities),
+            **s.outputs,
         }
 
 

@@ -25,7 +25,7 @@ from softxent.compiled.lanes import (
     store,
     widen,
 )
-from softxent.compiled.rows import out_of_range, row_terms
+from softxent.compiled.rows import label_gradient, loss_terms, out_of_range
 from softxent.compiled.tiles import add_lanes, exponentials, reference
 
 NARROW = 32
@@ -35,6 +35,7 @@ NARROW = 32
     _LABEL_LOGIT,
     _LABEL_WEIGHT,
     _LABEL_OTHERS,
+    _LABEL_POWER,
     _FACTOR,
     _LOSS,
     _LOG_NORMALIZER,
@@ -42,9 +43,9 @@ NARROW = 32
     _LABEL_MASS,
     _TOP_SHARE,
     _TOP,
-) = range(0, 10 * LANES, LANES)
-FIELDS = 10 * LANES
-"""float64 values of scratch for a group: each of the ten above for every lane."""
+) = range(0, 11 * LANES, LANES)
+FIELDS = 11 * LANES
+"""float64 values of scratch for a group: each of the eleven above for every lane."""
 
 
 @inlined
@@ -77,7 +78,7 @@ def evaluate_group(
     [LANES].
     """
     weighted = class_weights.size > 0
-    gather(
+    every = gather(
         x, labels, row_weights, class_weights, other_weights, classes, ignores, ignore_index,
         scale, first, rows, z, fields, taken,
     )  # fmt: skip
@@ -90,9 +91,12 @@ def evaluate_group(
     if spread_mass > 0.0:
         shortfall = group_shortfall(z, classes, maximum, class_weights)
     label_logit = load(fields, _LABEL_LOGIT)
-    D, D_low, log_D, mass, label_mass, loss, at_label = row_terms(
-        maximum, S, label_logit, shortfall, load(fields, _LABEL_WEIGHT),
-        load(fields, _LABEL_OTHERS), smoothing, spread_mass, weighted,
+    label_weight = load(fields, _LABEL_WEIGHT)
+    label_others = load(fields, _LABEL_OTHERS)
+    D, D_low = two_sum(1.0, S)
+    log_D, mass, label_mass, loss = loss_terms(
+        maximum, S, label_logit, shortfall, label_weight, label_others, smoothing, spread_mass,
+        weighted,
     )  # fmt: skip
     factor = load(fields, _FACTOR)
     nan = spread(np.nan)
@@ -101,12 +105,20 @@ def evaluate_group(
     write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out)
     share, share_low = divide_pair(unit, unit_low, D, D_low)
     if probabilities_out.size > 0:
-        p = narrow(select(valid, share + share_low, nan), e)
+        factor_p = narrow(select(valid, share + share_low, nan), e)
         for j in range(0, classes * LANES, LANES):
-            store(z, j, load(e, j) * p)
-        scatter(z, classes, first, rows, taken, probabilities_out)
+            store(z, j, load(e, j) * factor_p)
+        scatter(z, classes, first, rows, taken, every, probabilities_out)
     if gradient_out.size > 0:
         factor = factor / divisor
+        for r in range(rows):
+            label = labels[first + r] if taken[r] else 0
+            fields[_LABEL_POWER + r] = e[label * LANES + r]
+        p = load(fields, _LABEL_POWER) * (share + share_low)
+        at_label = label_gradient(
+            label_logit == maximum, S, D, p, mass, label_mass, label_weight, label_others,
+            spread_mass,
+        )  # fmt: skip
         store(fields, _AT_LABEL, select(valid, factor * at_label + 0.0, nan))
         dominated = (S < 1.0) & (label_logit < maximum)
         store(fields, _TOP, select(dominated, top, -1.0))
@@ -116,7 +128,7 @@ def evaluate_group(
             e, classes, select(valid, factor * mass, nan), factor * spread_mass, share, share_low,
             class_weights,
         )  # fmt: skip
-        scatter(e, classes, first, rows, taken, gradient_out)
+        scatter(e, classes, first, rows, taken, every, gradient_out)
         put_right(
             labels, other_weights, classes, spread_mass, divisor, weighted, first, rows, fields,
             taken, gradient_out,
@@ -140,30 +152,30 @@ def gather(
     fields,
     taken,
 ):
-    """Transpose logits into scratch and look up each label's; lanes without a row hold zeros."""
+    """Transpose logits into scratch, zeros in lanes without a row; return whether all have one."""
     weighted = class_weights.size > 0
+    every = True
     for r in range(LANES):
         row = first + r
-        taken[r] = False
         row_weight = 0.0
         if r < rows and not (ignores and labels[row] == ignore_index):
             row_weight = row_weights[row] if row_weights.size > 0 else 1.0
-        if row_weight > 0.0:
-            taken[r] = True
-            begin = row * classes
-            for j in range(classes):
-                z[j * LANES + r] = x[begin + j]
-            label = labels[row]
-            fields[_LABEL_LOGIT + r] = x[begin + label]
-            fields[_LABEL_WEIGHT + r] = class_weights[label] if weighted else 1.0
-            fields[_LABEL_OTHERS + r] = other_weights[label] if weighted else classes - 1.0
-        else:
-            for j in range(classes):
-                z[j * LANES + r] = 0.0
-            fields[_LABEL_LOGIT + r] = 0.0
-            fields[_LABEL_WEIGHT + r] = 1.0
-            fields[_LABEL_OTHERS + r] = 1.0
+        taken[r] = row_weight > 0.0
+        every = every and taken[r]
+        label = labels[row] if taken[r] else 0
+        fields[_LABEL_LOGIT + r] = x[row * classes + label] if taken[r] else 0.0
+        fields[_LABEL_WEIGHT + r] = class_weights[label] if weighted else 1.0
+        fields[_LABEL_OTHERS + r] = other_weights[label] if weighted else classes - 1.0
         fields[_FACTOR + r] = row_weight * scale
+    if every:
+        for j in range(classes):
+            for r in range(LANES):
+                z[j * LANES + r] = x[(first + r) * classes + j]
+    else:
+        for r in range(LANES):
+            for j in range(classes):
+                z[j * LANES + r] = x[(first + r) * classes + j] if taken[r] else 0.0
+    return every
 
 
 @inlined
@@ -231,12 +243,16 @@ def write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out):
 
 
 @inlined
-def scatter(lanes, classes, first, rows, taken, out):
+def scatter(lanes, classes, first, rows, taken, every, out):
     """Transpose scratch into rows, 0 for rows that are ignored."""
-    for r in range(rows):
-        begin = (first + r) * classes
+    if every:
         for j in range(classes):
-            out[begin + j] = lanes[j * LANES + r] if taken[r] else 0.0
+            for r in range(LANES):
+                out[(first + r) * classes + j] = lanes[j * LANES + r]
+    else:
+        for r in range(rows):
+            for j in range(classes):
+                out[(first + r) * classes + j] = lanes[j * LANES + r] if taken[r] else 0.0
 
 
 @inlined

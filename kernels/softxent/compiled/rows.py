@@ -215,7 +215,8 @@ def evaluate_row(
     label_weight = class_weights[label] if weighted else 1.0
     label_others = other_weights[label] if weighted else classes - 1.0
     spread_sum = combine_shortfalls(partials, tile_weights, m) if spread_mass > 0.0 else 0.0
-    D, D_low, log_D, mass, label_mass, loss, at_label = row_terms(
+    D, D_low = two_sum(1.0, S)
+    log_D, mass, label_mass, loss = loss_terms(
         m, S, z, spread_sum, label_weight, label_others, smoothing, spread_mass, weighted
     )
     loss_out[row] = narrow(loss * (row_weight * scale) + 0.0, loss_out)
@@ -225,6 +226,11 @@ def evaluate_row(
         write_probabilities(x, begin, classes, m, D, D_low, partials, e_out, probabilities_out)
     if wants_gradient:
         factor = row_weight * scale / divisor
+        share, share_low = tile_factor(partials, label // TILE, m, D, D_low, x)
+        p = np.float64(gradient_out[begin + label]) * (share + share_low)
+        at_label = label_gradient(
+            z == m, S, D, p, mass, label_mass, label_weight, label_others, spread_mass
+        )
         top = -1
         if spread_mass > 0.0 and S < 1.0 and z < m:
             top = find_maximum(x, begin, classes, m, partials, gradient_out)
@@ -240,34 +246,35 @@ def evaluate_row(
 
 
 @inlined
-def row_terms(
+def loss_terms(
     m, S, z, shortfall, label_weight, label_others, smoothing, spread_mass, weighted
 ):
-    """Return what a row's m and S make of its target; for one row or for rows in lanes.
+    """Return log D, the total T of the target, the label's own part of T, and the loss.
 
-    z is the label's logit, `shortfall` sum_j w_j (m - x_j) (0 without smoothing), `label_others`
-    the sum of all class weights but the label's, `spread_mass` eps / C. Returns D in two parts,
-    log D, the total T of the target, the label's own part of it, the loss and the gradient at
-    the label.
+    For one row or for rows in lanes. z is the label's logit, `shortfall` sum_j w_j (m - x_j),
+    `label_others` the sum of all class weights but the label's, `spread_mass` eps / C.
     """
-    D, D_low = two_sum(1.0, S)
     log_D = log1p(S)
     label_mass = label_weight * (1.0 - smoothing)
-    others_mass = spread_mass * label_others
-    mass = label_mass + (spread_mass * label_weight + others_mass)
+    mass = label_mass + (spread_mass * label_weight + spread_mass * label_others)
     if not weighted:
         mass = label_mass * 0.0 + 1.0
-    gap, gap_low = two_sum(m, 0.0 - z)
-    loss = mass * log_D + select(label_mass > 0.0, label_mass * gap, 0.0)
-    p = exp_scaled(0.0 - gap, 0.0 - gap_low, 0.0) / D
-    at_maximum = others_mass - mass * (S / D)
-    if spread_mass == 0.0:
-        at_label = select(gap == 0.0, at_maximum, mass * (p - 1.0))
-    else:
+    loss = mass * log_D + select(label_mass > 0.0, label_mass * (m - z), 0.0)
+    if spread_mass > 0.0:
         loss = loss + spread_mass * shortfall
-        elsewhere = mass * p - (label_mass + spread_mass * label_weight)
-        at_label = select((gap == 0.0) & (S < 1.0), at_maximum, elsewhere)
-    return D, D_low, log_D, mass, label_mass, loss, at_label
+    return log_D, mass, label_mass, loss
+
+
+@inlined
+def label_gradient(
+    at_maximum, S, D, p, mass, label_mass, label_weight, label_others, spread_mass
+):
+    """Return the gradient at the label, T p - t, from 1 - p = S / D where it is the maximum."""
+    dominating = spread_mass * label_others - mass * (S / D)
+    if spread_mass == 0.0:
+        return select(at_maximum, dominating, mass * (p - 1.0))
+    elsewhere = mass * p - (label_mass + spread_mass * label_weight)
+    return select(at_maximum & (S < 1.0), dominating, elsewhere)
 
 
 @inlined
