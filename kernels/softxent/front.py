@@ -156,9 +156,9 @@ def _refuse_labels(batch: Batch, options: Options) -> None:
     bad = (batch.labels < 0) | (batch.labels >= classes)
     if options.ignore_index is not None:
         bad &= batch.labels != options.ignore_index
-    unless = "" if options.ignore_index is None else f" and are not {options.ignore_index}"
+    ignored = "" if options.ignore_index is None else f" or be {options.ignore_index}"
     raise LabelError(
-        f"{int(bad.sum())} labels lie outside [0, {classes}){unless}",
+        f"labels must lie in [0, {classes}){ignored}; {int(bad.sum())} do not",
         field="labels",
         **named_rows(bad, batch.labels),
     )

@@ -46,7 +46,7 @@ def naive(
     t = w * ((1 - label_smoothing) * np.eye(x.shape[1])[y] + label_smoothing / x.shape[1])
     lse = np.log(np.exp(x - x.max(1, keepdims=True)).sum(1)) + x.max(1)
     p = np.exp(x - lse[:, None])
-    loss = scale * r * np.where(t > 0, t * (lse[:, None] - x), 0).sum(1)
+    loss = scale * r * (t * np.where(t > 0, lse[:, None] - x, 0)).sum(1)
     weight_sum = float((r * w[y]).sum())
     divisor = (denominator or weight_sum) if reduction == "mean" else 1.0
     return {
@@ -122,8 +122,8 @@ def exact(
     *,
     class_weights: Array | None = None,
     label_smoothing: float = 0.0,
-    loss_factor: float = 1.0,
-    gradient_factor: float = 1.0,
+    loss_factor: float | mpf = 1.0,
+    gradient_factor: float | mpf = 1.0,
 ) -> dict[str, Exact]:
     """Return each output of one row of finite logits; the factors are row weight, scale, divisor.
 

@@ -1,22 +1,28 @@
 """Every output within 4 ulp of the exact value, over inputs chosen to break lesser formulas.
 
-Factors (row weight, class weight, scale, divisor) may cost 1 ulp more.
+Factors (row weight, class weight, scale, divisor) may cost 1 ulp more. Exact arithmetic takes
+40 microseconds a logit, so rows of several tiles are few.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
-from oracle import ALL, Array, exact, worst_errors
+from oracle import ALL, Array, worst_errors
 
 from softxent import cross_entropy
 
 FLOATS = [np.float32, np.float64]
 SMOOTHINGS = [0.0, 0.1, 1.0]
-CLASSES = [1, 2, 3, 10, 31, 32, 33, 64, 65, 100, 1000, 4096, 4097, 9000]
+CLASSES = [1, 2, 3, 10, 31, 32, 33, 64, 65, 100, 1000]
+CASES = [(c, s) for c in CLASSES for s in SMOOTHINGS] + [(4096, 0.0), (4097, 0.1), (9000, 0.1)]
 
 
 
@@ -67,9 +73,8 @@ def assert_within(worst: dict[str, float], limit: float) -> None:
     assert all(worst[name] <= limit for name in ALL), worst
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+@pytest.mark.parametrize(("classes", "smoothing"), CASES)
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("classes", CLASSES)
 def test_within_four_ulp(classes: int, dtype: Any, smoothing: float) -> None:
     logits, labels = rows(classes, dtype)
     result = cross_entropy(logits, labels, outputs=ALL, label_smoothing=smoothing)
@@ -79,7 +84,7 @@ def test_within_four_ulp(classes: int, dtype: Any, smoothing: float) -> None:
 @pytest.mark.parametrize("kind", ["zeros", "dominating"])
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("classes", [2, 10, 32, 33, 100, 4097])
+@pytest.mark.parametrize("classes", [2, 10, 32, 33, 100])
 def test_class_weights_within_five_ulp(
     classes: int, dtype: Any, smoothing: float, kind: str
 ) -> None:
@@ -88,3 +93,89 @@ def test_class_weights_within_five_ulp(
     options: dict[str, Any] = {"class_weights": weights, "label_smoothing": smoothing}
     result = cross_entropy(logits, labels, outputs=ALL, **options)
     assert_within(worst_errors(result, logits, labels, **options), 5.0)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "dominating"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_class_weights_over_several_tiles(dtype: Any, kind: str) -> None:
+    logits, labels = rows(4097, dtype)
+    logits, labels = logits[:6:2], labels[:6:2]
+    options: dict[str, Any] = {"class_weights": class_weights(kind, 4097), "label_smoothing": 0.1}
+    result = cross_entropy(logits, labels, outputs=ALL, **options)
+    assert_within(worst_errors(result, logits, labels, **options), 5.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gap"),
+    [(np.float32, g) for g in (20, 50, 70, 85, 95)]
+    + [(np.float64, g) for g in (30, 350, 500, 700, 730)],
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_whole_tile_far_below_the_maximum_of_another(
+    dtype: Any, gap: float, smoothing: float
+) -> None:
+    logits = np.zeros((2, 4100), dtype)
+    logits[0, -1] = logits[1, 0] = gap
+    result = cross_entropy(logits, [0, 1], outputs=ALL, label_smoothing=smoothing)
+    assert_within(worst_errors(result, logits, [0, 1], label_smoothing=smoothing), 4.0)
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        {"scale": 65536.0},
+        {"scale": -0.37},
+        {"row_weight": 0.1},
+        {"row_weight": 3.7, "scale": 1 / 3, "denominator": 7.0},
+        {"row_weight": 1e-3, "denominator": 1e5},
+        {"scale": 1e30},
+        {"scale": 1e-20},
+        {"denominator": 1e-25},
+        {"row_weight": 1e200, "scale": 1e-200},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("classes", [3, 40])
+def test_factors_cost_one_ulp_at_most(
+    classes: int, dtype: Any, smoothing: float, factors: dict[str, float]
+) -> None:
+    logits, labels = rows(classes, dtype)
+    # Differences of 1e8 overflow float32 with these factors, which test_edges looks at.
+    moderate = np.ptp(logits, axis=1) < 50
+    logits, labels = logits[moderate], list(np.array(labels)[moderate])
+    weight, scale = factors.get("row_weight", 1.0), factors.get("scale", 1.0)
+    denominator = factors.get("denominator", 1.0)
+    shared: dict[str, Any] = {
+        "row_weights": np.full(len(labels), weight),
+        "scale": scale,
+        "label_smoothing": smoothing,
+    }
+    result = cross_entropy(logits, labels, outputs=ALL, **shared)
+    mean = cross_entropy(logits, labels, reduction="mean", denominator=denominator, **shared)
+    one = worst_errors(
+        result,
+        logits,
+        labels,
+        label_smoothing=smoothing,
+        loss_factor=product(weight, scale),
+        gradient_factor=product(weight, scale),
+    )
+    assert_within(one, 5.0)
+    divided = dataclasses.replace(result, gradient=mean.gradient)
+    two = worst_errors(
+        divided,
+        logits,
+        labels,
+        label_smoothing=smoothing,
+        loss_factor=product(weight, scale),
+        gradient_factor=product(weight, scale, 1 / Fraction(denominator)),
+    )
+    assert_within(two, 5.0)
+
+
+def product(*factors: float | Fraction) -> mpmath.mpf:
+    exact = math.prod(Fraction(f) for f in factors)
+    with mpmath.workdps(60):
+        return mpmath.mpf(exact.numerator) / exact.denominator

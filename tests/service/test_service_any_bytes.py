@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.service.support import BINARY, JSON, batch, binary, post, raw_binary
+from service_support import BINARY, JSON, batch, binary, post, raw_binary
 
 relaxed = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

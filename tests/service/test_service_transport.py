@@ -8,7 +8,7 @@ import struct
 import httpx
 import numpy as np
 import pytest
-from tests.service.support import (
+from service_support import (
     BINARY,
     GOOD,
     JSON,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.service.support import (
+from service_support import (
     BINARY,
     assert_alive,
     assert_problem,
