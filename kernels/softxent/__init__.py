@@ -23,8 +23,8 @@ from softxent.options import OUTPUTS, Options
 from softxent.results import CrossEntropyResult
 
 if TYPE_CHECKING:
-    from softxent.front import cross_entropy
     from softxent.explanation import Explanation, explain
+    from softxent.front import cross_entropy
 
 __version__ = "0.1.0"
 

@@ -84,9 +84,7 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
 def _logits(value: Any) -> Floats:
     logits = _array("logits", value)
     if logits.dtype not in (np.float32, np.float64):
-        raise TensorError(
-            f"logits must be float32 or float64, not {logits.dtype}", field="logits"
-        )
+        raise TensorError(f"logits must be float32 or float64, not {logits.dtype}", field="logits")
     if logits.ndim < 2:
         raise TensorError(
             f"logits must have at least 2 dimensions [..., C], not {logits.ndim}", field="logits"

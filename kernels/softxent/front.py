@@ -106,7 +106,9 @@ def evaluate(
     if unfinished and options.non_finite == "error":
         _refuse_non_finite(outputs.loss)
     loss_sum = total(sums)
-    return outputs.result(options, _reduced(options, loss_sum, divisor), loss_sum, weight_sum, count)
+    return outputs.result(
+        options, _reduced(options, loss_sum, divisor), loss_sum, weight_sum, count
+    )
 
 
 def _threads(num_threads: int | None) -> int:
@@ -255,3 +257,8 @@ def warm_up() -> None:
         row_loop(np.dtype(dtype).name, parallel=False)
         rows = PARALLEL_ELEMENTS // 64
         cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))
+
+
+def threading_layer() -> str | None:
+    """Return what runs parallel loops ("omp", "tbb", "workqueue"); None before the first has."""
+    return threading.layer()

@@ -52,9 +52,7 @@ class Outputs:
         )
 
 
-def prepare_outputs(
-    batch: Batch, options: Options, out: Mapping[str, npt.NDArray[Any]]
-) -> Outputs:
+def prepare_outputs(batch: Batch, options: Options, out: Mapping[str, npt.NDArray[Any]]) -> Outputs:
     """Check the caller's buffers and allocate the others.
 
     Raises:
@@ -128,4 +126,3 @@ def _refuse_overlaps(batch: Batch, out: Mapping[str, npt.NDArray[Any]]) -> None:
         for other in names[:i]:
             if np.may_share_memory(out[name], out[other]):
                 raise OutputBufferError(f"out[{name!r}] overlaps out[{other!r}]", field=name)
-

@@ -104,11 +104,11 @@ class _ParallelLocator(_SerialLocator):
 
 
 class _SerialCacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_SerialLocator]
+    _locator_classes = [_SerialLocator]  # noqa: RUF012
 
 
 class _ParallelCacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_ParallelLocator]
+    _locator_classes = [_ParallelLocator]  # noqa: RUF012
 
 
 class _SerialCache(FunctionCache):

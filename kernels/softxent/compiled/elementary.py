@@ -10,7 +10,7 @@ again and measures the errors in ulp.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from numba import types
 from numba.extending import overload

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
 
 LANES = 16
 
+_intrinsic: Callable[[Callable[..., Any]], Any] = extending.intrinsic
 _I32 = ir.IntType(32)
 _BITS = {types.float32: types.int32, types.float64: types.int64}
 _UNALIGNED = 1
@@ -29,7 +30,7 @@ _UNALIGNED = 1
 class Lanes(types.Type):
     """`count` elements of one scalar type, held in vector registers."""
 
-    def __init__(self, element: types.Type, count: int = LANES) -> None:
+    def __init__(self, element: Any, count: int = LANES) -> None:
         self.element = element
         self.count = count
         super().__init__(name=f"Lanes({element} x {count})")
@@ -43,11 +44,11 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, lanes, ir.VectorType(element, lanes.count))
 
 
-def _like(t: types.Type, element: types.Type) -> types.Type:
+def _like(t: types.Type, element: Any) -> types.Type:
     return Lanes(element, t.count) if isinstance(t, Lanes) else element
 
 
-def _element(t: types.Type) -> types.Type:
+def _element(t: types.Type) -> Any:
     return t.element if isinstance(t, Lanes) else t
 
 
@@ -90,7 +91,7 @@ def _operator(
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lanes = next(t for t in sig.args if isinstance(t, Lanes))
-        build = on_floats if isinstance(lanes.element, types.Float) else on_integers
+        build: Any = on_floats if isinstance(lanes.element, types.Float) else on_integers
         operands = (
             _convert(context, builder, a, t, lanes) for a, t in zip(args, sig.args, strict=True)
         )
@@ -135,7 +136,7 @@ def _common(*operands: types.Type) -> types.Type:
     return next((t for t in operands if isinstance(t, Lanes)), operands[-1])
 
 
-@intrinsic
+@_intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
     t = _common(a, b, c)
@@ -155,13 +156,15 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return t(a, b, c), build
 
 
-@intrinsic
+@_intrinsic
 def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where the condition holds, else b: `select(x > y, x, y)` is one max instruction."""
     t = _common(a, b)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        chosen = [_convert(context, builder, v, s, t) for v, s in zip(args[1:], (a, b), strict=True)]
+        chosen = [
+            _convert(context, builder, v, s, t) for v, s in zip(args[1:], (a, b), strict=True)
+        ]
         flag = args[0]
         if not isinstance(condition, Lanes):
             flag = context.cast(builder, flag, condition, types.boolean)
@@ -171,7 +174,7 @@ def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
     return t(condition, a, b), build
 
 
-@intrinsic
+@_intrinsic
 def bits(typing: Any, value: Any) -> Any:
     """The bit pattern of a float, as an integer of the same width."""
     t = _like(value, _BITS[_element(value)])
@@ -182,7 +185,7 @@ def bits(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-@intrinsic
+@_intrinsic
 def from_bits(typing: Any, pattern: Any) -> Any:
     """The float that has this bit pattern."""
     wide = _element(pattern).bitwidth == 64
@@ -194,7 +197,7 @@ def from_bits(typing: Any, pattern: Any) -> Any:
     return t(pattern), build
 
 
-@intrinsic
+@_intrinsic
 def widen(typing: Any, value: Any) -> Any:
     """As float64, which is exact."""
     t = _like(value, types.float64)
@@ -207,7 +210,7 @@ def widen(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-@intrinsic
+@_intrinsic
 def narrow(typing: Any, value: Any, like: Any) -> Any:
     """float64 rounded once to the element type of `like`, an array."""
     t = _like(value, like.dtype)
@@ -223,7 +226,7 @@ def narrow(typing: Any, value: Any, like: Any) -> Any:
 # Making, loading, storing, folding ------------------------------------------------------------
 
 
-@intrinsic
+@_intrinsic
 def spread(typing: Any, value: Any) -> Any:
     """Every lane the same value."""
     t = Lanes(value)
@@ -234,7 +237,7 @@ def spread(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-@intrinsic
+@_intrinsic
 def spread_as(typing: Any, value: Any, like: Any) -> Any:
     """Every lane the same value, in the element type of `like`, an array."""
     t = Lanes(like.dtype)
@@ -250,12 +253,14 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.gep(data, [index], inbounds=True)
 
 
-def _vector_pointer(context: Any, builder: Any, t: Lanes, array_type: Any, array: Any, i: Any) -> Any:
+def _vector_pointer(
+    context: Any, builder: Any, t: Lanes, array_type: Any, array: Any, i: Any
+) -> Any:
     pointer = _pointer(context, builder, array_type, array, i)
     return builder.bitcast(pointer, context.get_value_type(t).as_pointer())
 
 
-@intrinsic
+@_intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16] of a flat array, aligned or not."""
     t = Lanes(array.dtype)
@@ -267,7 +272,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     return t(array, types.intp), build
 
 
-@intrinsic
+@_intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index : index + 16] = value."""
 
@@ -286,7 +291,7 @@ def _first(builder: Any, count: Any, lanes: int) -> Any:
     return builder.icmp_signed("<", numbers, _spread(builder, count, vector))
 
 
-@intrinsic
+@_intrinsic
 def load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> Any:
     """array[index : index + count] in the first lanes, `fill` in the others; reads no further."""
     t = Lanes(array.dtype)
@@ -307,7 +312,7 @@ def load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> An
     return t(array, types.intp, types.intp, fill), build
 
 
-@intrinsic
+@_intrinsic
 def store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> Any:
     """array[index : index + count] = the first lanes of value; writes no further."""
 
@@ -326,7 +331,7 @@ def store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> 
     return types.void(array, types.intp, types.intp, value), build
 
 
-@intrinsic
+@_intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
     """Ask for the cache lines of array[index : index + 16]; any index is harmless."""
     line = 64 * 8 // array.dtype.bitwidth
@@ -350,7 +355,7 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
 
 
 def _half(upper: bool) -> Any:
-    @intrinsic
+    @_intrinsic
     def half(typing: Any, value: Any) -> Any:
         count = value.count // 2
         t = Lanes(value.element, count)
@@ -370,7 +375,7 @@ lower_half = _half(upper=False)
 upper_half = _half(upper=True)
 
 
-@intrinsic
+@_intrinsic
 def lane(typing: Any, value: Any, index: Any) -> Any:
     """The value in one lane."""
 
@@ -380,7 +385,7 @@ def lane(typing: Any, value: Any, index: Any) -> Any:
     return value.element(value, types.intp), build
 
 
-@intrinsic
+@_intrinsic
 def with_lane(typing: Any, value: Any, index: Any, item: Any) -> Any:
     """The lanes with one of them replaced."""
 
@@ -391,7 +396,7 @@ def with_lane(typing: Any, value: Any, index: Any, item: Any) -> Any:
     return value(value, types.intp, item), build
 
 
-@intrinsic
+@_intrinsic
 def any_lane(typing: Any, mask: Any) -> Any:
     """Whether the condition holds in any lane."""
 
@@ -404,7 +409,7 @@ def any_lane(typing: Any, mask: Any) -> Any:
     return types.boolean(mask), build
 
 
-@intrinsic
+@_intrinsic
 def count_lanes(typing: Any, tally: Any, mask: Any) -> Any:
     """`tally` (integer lanes) plus one where the condition holds."""
 

@@ -79,9 +79,7 @@ def evaluate_rows(
 
 
 @inlined
-def write_ignored(
-    row, classes, loss_out, gradient_out, log_normalizer_out, probabilities_out
-):
+def write_ignored(row, classes, loss_out, gradient_out, log_normalizer_out, probabilities_out):
     """Write the zeros of a row that is ignored."""
     loss_out[row] = 0.0
     if log_normalizer_out.size > 0:

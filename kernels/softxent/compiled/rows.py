@@ -246,9 +246,7 @@ def evaluate_row(
 
 
 @inlined
-def loss_terms(
-    m, S, z, shortfall, label_weight, label_others, smoothing, spread_mass, weighted
-):
+def loss_terms(m, S, z, shortfall, label_weight, label_others, smoothing, spread_mass, weighted):
     """Return log D, the total T of the target, the label's own part of T, and the loss.
 
     For one row or for rows in lanes. z is the label's logit, `shortfall` sum_j w_j (m - x_j),
@@ -266,9 +264,7 @@ def loss_terms(
 
 
 @inlined
-def label_gradient(
-    at_maximum, S, D, p, mass, label_mass, label_weight, label_others, spread_mass
-):
+def label_gradient(at_maximum, S, D, p, mass, label_mass, label_weight, label_others, spread_mass):
     """Return the gradient at the label, T p - t, from 1 - p = S / D where it is the maximum."""
     dominating = spread_mass * label_others - mass * (S / D)
     if spread_mass == 0.0:
@@ -285,6 +281,4 @@ def find_maximum(x, begin, classes, m, partials, e):
         t += 1
     first = t * TILE
     centre, exponent = reference(m, x)
-    return find_exponential(
-        e, begin + first, min(TILE, classes - first), m, x, centre, exponent
-    )
+    return find_exponential(e, begin + first, min(TILE, classes - first), m, x, centre, exponent)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 
 import numba
+from numba.np.ufunc import threading_layer
 
 _guard = threading.Lock()
 _concurrent = False
@@ -20,7 +21,7 @@ _concurrent = False
 def layer() -> str | None:
     """Return numba's threading layer ("omp", "tbb", "workqueue"); None before the first loop."""
     try:
-        return str(numba.threading_layer())
+        return str(threading_layer())
     except ValueError:
         return None
 

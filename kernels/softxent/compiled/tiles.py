@@ -190,9 +190,7 @@ def _exponential_pass(keep: bool) -> Any:
                 store(e_out, j + 32, e2)
                 store(e_out, j + 48, e3)
             t0, t1, t2, t3 = v0 == m, v1 == m, v2 == m, v3 == m
-            ties = count_lanes(
-                count_lanes(count_lanes(count_lanes(ties, t0), t1), t2), t3
-            )
+            ties = count_lanes(count_lanes(count_lanes(count_lanes(ties, t0), t1), t2), t3)
             s = (select(t0, zero, e0) + select(t1, zero, e1)) + (
                 select(t2, zero, e2) + select(t3, zero, e3)
             )

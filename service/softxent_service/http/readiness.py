@@ -53,7 +53,6 @@ class Readiness:
 def load_kernels() -> tuple[Evaluate, str]:
     """Return the evaluation with all its kernels, and the threading layer they run on."""
     from softxent import front
-    from softxent.compiled.threading import layer
 
     front.warm_up()
-    return front.evaluate, str(layer())
+    return front.evaluate, str(front.threading_layer())
