@@ -12,7 +12,7 @@ import numpy.typing as npt
 from softxent import TILE
 from softxent.batch import Batch, check_batch, refuse_bad_weights, tile_sizes
 from softxent.compiled import threading
-from softxent.compiled.exact_sum import WORDS, total
+from softxent.compiled.exact_sum import WORDS, all_finite, total
 from softxent.compiled.loops import row_loop, weight_loop
 from softxent.errors import (
     EmptyReductionError,
@@ -102,8 +102,8 @@ def evaluate(
     outputs = prepare_outputs(batch, options, out or {})
     count, weight_sum = _weigh(batch, options)
     divisor = _divisor(options, weight_sum)
-    sums, unfinished = _run(batch, options, divisor or math.inf, outputs, threads)
-    if unfinished and options.non_finite == "error":
+    sums = _run(batch, options, divisor or math.inf, outputs, threads)
+    if options.non_finite == "error" and not all_finite(sums):
         _refuse_non_finite(outputs.loss)
     loss_sum = total(sums)
     return outputs.result(
@@ -158,6 +158,8 @@ def _refuse_labels(batch: Batch, options: Options) -> None:
     bad = (batch.labels < 0) | (batch.labels >= classes)
     if options.ignore_index is not None:
         bad &= batch.labels != options.ignore_index
+    if batch.row_weights.size:
+        bad &= batch.row_weights > 0
     ignored = "" if options.ignore_index is None else f" or be {options.ignore_index}"
     raise LabelError(
         f"labels must lie in [0, {classes}){ignored}; {int(bad.sum())} do not",
@@ -186,13 +188,12 @@ def _reduced(options: Options, loss_sum: float, divisor: float) -> float:
 
 def _run(
     batch: Batch, options: Options, divisor: float, outputs: Outputs, threads: int
-) -> tuple[npt.NDArray[np.int64], bool]:
-    """Run the row loop; return the merged accumulator and whether a row is not finite."""
+) -> npt.NDArray[np.int64]:
+    """Run the row loop; return the accumulator of the losses."""
     rows, classes = batch.logits.shape
     parallel = threads > 1 and rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
     blocks = min(rows, threads * BLOCKS_A_THREAD) if parallel else min(rows, 1)
     sums = np.zeros((blocks, WORDS), np.int64)
-    unfinished = np.zeros(blocks, np.int64)
     other_weights, tile_weights = _spread_weights(batch, options)
     arguments = (
         batch.logits.reshape(-1),
@@ -208,7 +209,6 @@ def _run(
         divisor,
         *outputs.flat(),
         sums,
-        unfinished,
     )
     loop = row_loop(batch.logits.dtype.name, parallel=parallel)
     if parallel:
@@ -216,7 +216,7 @@ def _run(
             loop(*arguments)
     else:
         loop(*arguments)
-    return sums.sum(axis=0), bool(unfinished.any())
+    return sums[0] if blocks == 1 else sums.sum(axis=0)
 
 
 def _spread_weights(

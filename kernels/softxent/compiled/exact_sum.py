@@ -19,6 +19,7 @@ from softxent.compiled.lanes import bits
 DIGITS = 67
 WORDS = DIGITS + 3
 _NAN, _INF, _MINUS_INF = DIGITS, DIGITS + 1, DIGITS + 2
+_ONE = 1 << 1074
 
 
 @inlined
@@ -54,14 +55,19 @@ def accumulate(words, value):
 
 def total(words: npt.NDArray[np.int64]) -> float:
     """Return the exact sum of what an accumulator holds, rounded once to float64."""
-    nans, infs, minus_infs = (int(words[i]) for i in (_NAN, _INF, _MINUS_INF))
+    digits = words.tolist()
+    nans, infs, minus_infs = digits[DIGITS:]
     if nans or (infs and minus_infs):
         return math.nan
     if infs or minus_infs:
         return math.inf if infs else -math.inf
-    used = np.flatnonzero(words[:DIGITS])
-    integer = sum(int(words[i]) << (32 * int(i)) for i in used)
+    integer = sum(digit << (32 * place) for place, digit in enumerate(digits[:DIGITS]) if digit)
     try:
-        return integer / (1 << 1074)
+        return integer / _ONE
     except OverflowError:
         return math.inf if integer > 0 else -math.inf
+
+
+def all_finite(words: npt.NDArray[np.int64]) -> bool:
+    """Whether every value that an accumulator holds is finite."""
+    return not words[DIGITS:].any()

@@ -42,7 +42,7 @@ def evaluate_rows(
     last,
     words_out,
 ):
-    """Evaluate rows first .. last; return how many losses are not finite. See `evaluate_blocks`."""
+    """Evaluate rows first .. last and add up their losses; see `evaluate_blocks`."""
     if classes <= NARROW:
         z = np.empty(classes * LANES, x.dtype)
         e = np.empty(classes * LANES, x.dtype)
@@ -69,13 +69,8 @@ def evaluate_rows(
                     other_weights, tile_weights, smoothing, scale, divisor, partials, row,
                     loss_out, gradient_out, log_normalizer_out, probabilities_out,
                 )  # fmt: skip
-    unfinished = 0
     for row in range(first, last):
-        loss = np.float64(loss_out[row])
-        accumulate(words_out, loss)
-        if not abs(loss) < np.inf:
-            unfinished += 1
-    return unfinished
+        accumulate(words_out, np.float64(loss_out[row]))
 
 
 @inlined
@@ -108,19 +103,17 @@ def evaluate_blocks(
     log_normalizer_out,
     probabilities_out,
     sums_out,
-    unfinished_out,
 ):
     """Evaluate every row of a batch; an empty array stands for what is not given or not wanted.
 
     Shapes: x, gradient_out, probabilities_out flat [N * classes]; labels, row_weights, loss_out,
     log_normalizer_out [N]; class_weights, other_weights [classes]; tile_weights [tiles];
-    sums_out [blocks, WORDS], zeroed: an accumulator of the losses for each block;
-    unfinished_out [blocks]: how many of its losses are not finite.
+    sums_out [blocks, WORDS], zeroed: an accumulator of the losses for each block.
     """
     rows = labels.size
     blocks = sums_out.shape[0]
     for block in prange(blocks):
-        unfinished_out[block] = evaluate_rows(
+        evaluate_rows(
             x, labels, row_weights, class_weights, other_weights, tile_weights, classes, ignores,
             ignore_index, smoothing, scale, divisor,
             loss_out, gradient_out, log_normalizer_out, probabilities_out,
@@ -141,11 +134,11 @@ def weigh_rows(
         row_weight = row_weights[row] if row_weights.size > 0 else 1.0
         if not 0.0 <= row_weight < np.inf:
             bad_weights += 1
-        elif ignores and label == ignore_index:
+        elif row_weight == 0.0 or (ignores and label == ignore_index):
             continue
         elif not 0 <= label < classes:
             bad_labels += 1
-        elif row_weight > 0.0:
+        else:
             count += 1
             if class_weights.size > 0:
                 accumulate(words_out, row_weight * class_weights[label])
@@ -187,7 +180,6 @@ def row_loop(dtype: str, *, parallel: bool) -> Any:
         _write(element),
         _write(element),
         _write(types.int64, 2),
-        _write(types.int64),
     )
     return kernel(evaluate_blocks, signature, parallel=parallel)
 

@@ -58,6 +58,12 @@ def _widen_empty(tensors: dict[str, Array], schema: Schema) -> None:
 
 def encode(tensors: Mapping[str, Array]) -> Iterator[bytes]:
     """Yield the message in pieces of at most about 256 KiB; 0-d arrays become numbers."""
+    if sum(tensor.size for tensor in tensors.values()) <= PIECE_NUMBERS:
+        whole = {name: _dumpable(tensor) for name, tensor in tensors.items()}
+        text = orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY)
+        if b"null" not in text:
+            yield text
+            return
     opening = b"{"
     for name, tensor in tensors.items():
         yield opening + orjson.dumps(name) + b":"
@@ -83,11 +89,20 @@ def _pieces(array: Array) -> Iterator[bytes]:
     yield b"]"
 
 
+def _dumpable(array: Array) -> Array:
+    """Return what orjson takes: a native, aligned, contiguous array, or a number for a 0-d one."""
+    if array.ndim == 0:
+        return array[()]  # type: ignore[no-any-return]
+    if array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative:
+        return array
+    return np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
+
+
 def _text(array: Array) -> bytes:
     """Return one block as JSON."""
     if array.ndim == 0:
         return _text(array.reshape(1))[1:-1]
-    block = np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
+    block = _dumpable(array)
     text = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
     if block.dtype.kind != "f" or np.isfinite(block).all():
         return text

@@ -1,0 +1,79 @@
+"""Every example runs against the real service and says what it should."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL = sorted(
+    file.name for file in EXAMPLES.iterdir() if file.is_file() and file.name != "demo.py"
+)
+DEMO_FLAGS = ("--steps", "8", "--rows", "16", "--classes", "1000")
+
+
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    runner = {".py": [sys.executable], ".sh": ["bash"]}[Path(name).suffix]
+    command = [*runner, str(EXAMPLES / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_example_runs(name: str, service_url: str) -> None:
+    done = run(name, service_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gradient" in done.stdout
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_example_fails_where_there_is_no_service(name: str) -> None:
+    assert run(name, "http://127.0.0.1:1").returncode != 0
+
+
+def test_forms_of_plain_http_agree(service_url: str) -> None:
+    lines = run("plain_http.py", service_url).stdout.splitlines()
+    json, binary = (re.findall(r"-?[0-9][0-9.e-]*", line) for line in lines)
+    assert [float(number) for number in json] == pytest.approx([float(n) for n in binary])
+
+
+@pytest.mark.usefixtures("service_url")
+def test_demo_starts_a_service_and_ends_it() -> None:
+    done = run("demo.py", *DEMO_FLAGS)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = re.search(r" at http://127\.0\.0\.1:(\d+),", done.stdout)
+    assert found is not None
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(found[1])))
+
+
+def test_demo_uses_a_running_service(service_url: str) -> None:
+    done = run("demo.py", "--url", service_url, *DEMO_FLAGS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"at {service_url}," in done.stdout
+    assert done.stdout.count("agrees") == 4
+    assert "\x1b" not in done.stdout
+
+
+def test_demo_learns(service_url: str) -> None:
+    flags = ("--steps", "100", "--rows", "16", "--classes", "1000")
+    done = run("demo.py", "--url", service_url, *flags)
+    held_out = re.search(r"held out, accuracy ([0-9.]+)%", done.stdout)
+    assert held_out is not None, done.stdout + done.stderr
+    assert float(held_out[1]) > 90
+
+
+def test_demo_says_that_no_service_answers() -> None:
+    done = run("demo.py", "--url", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("demo: no complete answer from the service")
+
+
+def test_demo_says_what_is_wrong_with_a_flag() -> None:
+    done = run("demo.py", "--steps", "0")
+    assert done.returncode == 2
+    assert "--steps" in done.stderr
