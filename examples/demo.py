@@ -18,21 +18,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from softxent import CrossEntropyResult, SoftxentError
+from softxent import SoftxentError
 from softxent_client import Client, ServiceUnavailableError
 
 try:
-    from scipy.special import softmax
     from sklearn.datasets import load_digits
     from sklearn.metrics import log_loss
     from sklearn.model_selection import train_test_split
+    from sklearn.utils.extmath import softmax
 except ModuleNotFoundError as missing:
     sys.exit(f"demo: {missing.name} is not installed; run: pip install scikit-learn")
 
@@ -41,6 +41,12 @@ Labels = npt.NDArray[np.int64]
 
 READY_SECONDS = 240
 """The first start on a machine compiles every kernel."""
+
+FLAGS = (
+    ("--steps", 200, "steps of gradient descent"),
+    ("--rows", 1_024, "rows of the large batch"),
+    ("--classes", 32_000, "columns of the large batch"),
+)
 
 LEARNING_RATE, MOMENTUM = 0.5, 0.9
 SPARK_WIDTH = 32
@@ -70,16 +76,27 @@ def digits() -> Digits:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """A mean loss and its gradient by the logits [N, 10]."""
+
+    loss: float
+    gradient: Floats
+
+
+@dataclass(frozen=True)
 class Clients:
     """Two ways to the same service."""
 
     binary: Client
     json: Client
 
-    def evaluate(self, step: int, logits: Floats, labels: Labels) -> CrossEntropyResult:
-        """Return mean loss and gradient, by turns over JSON and in binary."""
+    def evaluate(self, step: int, logits: Floats, labels: Labels) -> Evaluation:
+        """Evaluate a batch, by turns over JSON and in binary."""
         client = self.binary if step % 2 else self.json
-        return client.cross_entropy(logits, labels, reduction="mean")
+        result = client.cross_entropy(logits, labels, reduction="mean")
+        return Evaluation(
+            float(np.asarray(result.loss)), np.asarray(result.gradient, dtype=np.float64)
+        )
 
 
 def train(clients: Clients, data: Digits, steps: int, console: Console) -> Floats:
@@ -99,7 +116,7 @@ def train(clients: Clients, data: Digits, steps: int, console: Console) -> Float
             result = clients.evaluate(step, data.train @ weights, data.train_labels)
             velocity = MOMENTUM * velocity - LEARNING_RATE * (data.train.T @ result.gradient)
             weights = weights + velocity
-            losses.append(result.loss_sum / result.count)
+            losses.append(result.loss)
             curve = sparkline(losses, plain=console.options.ascii_only)
             progress.update(task, advance=1, loss=losses[-1], curve=curve)
     return weights
@@ -134,37 +151,31 @@ def compare(clients: Clients, data: Digits, weights: Floats, agreements: Agreeme
     """Check the trained model's loss and gradient in three independent ways."""
     logits, labels = data.train @ weights, data.train_labels
     json, binary = (clients.evaluate(step, logits, labels) for step in (0, 1))
-    agreements.check("JSON with binary, loss and gradient", largest_difference(json, binary), 0.0)
-    reference = log_loss(labels, softmax(logits, axis=1))
+    agreements.check("JSON with binary, to the bit", largest_difference(json, binary), 0.0)
+    reference = log_loss(labels, softmax(logits))
     agreements.check(
         "mean loss with sklearn.metrics.log_loss",
-        abs(loss_of(binary) - float(reference)),
+        abs(binary.loss - float(reference)),
         LOG_LOSS_TOLERANCE,
     )
     agreements.check(
         "gradient with a central difference of the loss",
-        slope_error(clients.binary, data, weights, data.train.T @ binary.gradient),
+        slope_error(clients, data, weights, data.train.T @ binary.gradient),
         DIFFERENCE_TOLERANCE,
     )
 
 
-def loss_of(result: CrossEntropyResult) -> float:
-    """Return a mean loss; with reduction "mean" it is one number."""
-    return float(np.asarray(result.loss, np.float64))
+def largest_difference(first: Evaluation, second: Evaluation) -> float:
+    """Return by how much two evaluations differ at most."""
+    off = np.abs(first.gradient - second.gradient).max()
+    return max(abs(first.loss - second.loss), float(off))
 
 
-def largest_difference(first: CrossEntropyResult, second: CrossEntropyResult) -> float:
-    """Return by how much two results differ at most."""
-    gradients = np.abs(np.subtract(first.gradient, second.gradient))
-    return max(abs(loss_of(first) - loss_of(second)), float(gradients.max()))
-
-
-def slope_error(client: Client, data: Digits, weights: Floats, gradient: Floats) -> float:
+def slope_error(clients: Clients, data: Digits, weights: Floats, gradient: Floats) -> float:
     """Return how far the gradient's slope is from the loss's own, along some random directions."""
 
     def loss(moved: Floats) -> float:
-        logits = data.train @ moved
-        return loss_of(client.cross_entropy(logits, data.train_labels, reduction="mean"))
+        return clients.evaluate(1, data.train @ moved, data.train_labels).loss
 
     errors = []
     for direction in np.random.default_rng(0).normal(size=(5, *weights.shape)):
@@ -199,9 +210,8 @@ def large_batch(
         f" each way, loss and gradient in [bold]{median * 1e3:.0f} ms[/]"
         f" ({2 * logits.nbytes / median / 1e9:.2f} GB/s), median of {len(times)}"
     )
-    gradient: npt.NDArray[Any] = np.asarray(result.gradient)
-    off = float(np.abs(gradient.sum(axis=1, dtype=np.float64)).max())
-    agreements.check("every row of its gradient sums to 0", off, 1e-5)
+    sums = np.asarray(result.gradient).sum(axis=1, dtype=np.float64)
+    agreements.check("every row of its gradient sums to 0", float(np.abs(sums).max()), 1e-5)
 
 
 @contextmanager
@@ -218,12 +228,17 @@ def own_service(console: Console) -> Iterator[str]:
                 wait_until_ready(url, process, log)
             yield url
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, at once if it takes longer than 30 s."""
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -277,17 +292,11 @@ def positive(text: str) -> int:
 
 def main() -> None:
     """Run the demo from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a running service; without it one is started")
-    parser.add_argument("--steps", type=positive, default=200, help="default: %(default)s")
-    parser.add_argument(
-        "--rows", type=positive, default=1_024, help="of the large batch; default: %(default)s"
-    )
-    parser.add_argument(
-        "--classes", type=positive, default=32_000, help="of the large batch; default: %(default)s"
-    )
+    for flag, default, what in FLAGS:
+        text = f"{what}; default: %(default)s"
+        parser.add_argument(flag, type=positive, default=default, help=text)
     arguments = parser.parse_args()
     # So that the service started here ends with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

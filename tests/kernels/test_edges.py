@@ -68,12 +68,11 @@ def test_ignored_rows_are_zeros_and_are_not_read(
 
 
 @each_layout
-def test_label_of_a_row_of_weight_0_is_still_checked_unless_ignored(
-    dtype: Any, classes: int
-) -> None:
+def test_label_of_a_row_of_weight_0_is_not_read(dtype: Any, classes: int) -> None:
     logits, labels = batch(4, classes, dtype)
-    labels[1] = -100
+    labels[1:3] = -100, 10**9
     result = evaluate(logits, labels, row_weights=[1, 0, 0, 2])
+    assert_row(result, 2, 0.0)
     assert (result.count, result.weight_sum) == (2, 3.0)
 
 

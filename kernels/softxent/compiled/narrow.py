@@ -83,8 +83,10 @@ def evaluate_group(
         scale, first, rows, z, fields, taken,
     )  # fmt: skip
     maximum, centre, exponent, ties, others, top = group_pass_a(z, e, classes)
-    unit, unit_low = exp_pair(centre - maximum, spread(0.0), exponent)
-    S = (ties - 1.0) + fma(others, unit, others * unit_low)
+    headroom = format_of(x).headroom
+    lift = 2.0**-headroom
+    unit, unit_low = exp_pair(centre - maximum, spread(0.0), exponent + headroom)
+    S = (ties - 1.0) + fma(others, unit * lift, others * (unit_low * lift))
     valid = (maximum < np.inf) & (maximum > -np.inf) & (S > -1.0)
     spread_mass = smoothing / classes
     shortfall = spread(0.0)
@@ -105,7 +107,7 @@ def evaluate_group(
     write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out)
     share, share_low = divide_pair(unit, unit_low, D, D_low)
     if probabilities_out.size > 0:
-        factor_p = narrow(select(valid, share + share_low, nan), e)
+        factor_p = narrow(select(valid, (share + share_low) * lift, nan), e)
         for j in range(0, classes * LANES, LANES):
             store(z, j, load(e, j) * factor_p)
         scatter(z, classes, first, rows, taken, every, probabilities_out)
@@ -114,7 +116,7 @@ def evaluate_group(
         for r in range(rows):
             label = labels[first + r] if taken[r] else 0
             fields[_LABEL_POWER + r] = e[label * LANES + r]
-        p = load(fields, _LABEL_POWER) * (share + share_low)
+        p = (load(fields, _LABEL_POWER) * lift) * (share + share_low)
         at_label = label_gradient(
             label_logit == maximum, S, D, p, mass, label_mass, label_weight, label_others,
             spread_mass,
@@ -218,17 +220,15 @@ def group_shortfall(z, classes, maximum, class_weights):
 def group_gradient(e, classes, mass, b, share, share_low, class_weights):
     """Pass B in lanes: e_j becomes mass p_j - b w_j."""
     a = fma(mass, share, mass * share_low)
+    lift = 2.0 ** -format_of(e).headroom
     wide = any_lane(out_of_range(a, e) | out_of_range(b, e))
-    unit = 2.0 ** -format_of(e).headroom
-    if wide:
-        a = mass * (share * (1.0 / unit))
-    narrow_a = narrow(a, e)
+    narrow_a = narrow(a * lift, e)
     for j in range(classes):
         t = (0.0 - b) * (class_weights[j] if class_weights.size > 0 else 1.0)
         v = load(e, j * LANES)
         if wide:
-            p = widen(v) * unit
-            store(e, j * LANES, narrow(select(p == 0.0, 0.0 * a, p * a) + t, e))
+            p = widen(v) * lift
+            store(e, j * LANES, narrow(select(p == 0.0, 0.0, p * a) + t, e))
         else:
             store(e, j * LANES, fma(v, narrow_a, narrow(t, e)))
 

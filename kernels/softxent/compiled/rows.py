@@ -37,13 +37,15 @@ from softxent.compiled.tiles import (
 TILE = 4096
 PARTIALS = 6
 """Values kept for a tile: m_t, c_t, S_t, the shortfall, and in two parts what turns a kept
-exponential into exp(x - m_t)."""
+exponential, less its headroom, into exp(x - m_t)."""
 
 
 @inlined
 def pass_a(x, begin, classes, class_weights, tile_weights, smoothed, partials, e_out, keep):
     """Fill `partials` [tiles, PARTIALS] for the row that begins at x[begin]; keep exponentials."""
     weighted = class_weights.size > 0
+    headroom = format_of(x).headroom
+    lift = 2.0**-headroom
     for t in range(partials.shape[0]):
         first = t * TILE
         count = min(TILE, classes - first)
@@ -63,10 +65,10 @@ def pass_a(x, begin, classes, class_weights, tile_weights, smoothed, partials, e
             )
         unit, unit_low = 0.0, 0.0
         if maximum > -np.inf:
-            unit, unit_low = exp_pair(centre - maximum, 0.0, exponent)
+            unit, unit_low = exp_pair(centre - maximum, 0.0, exponent + headroom)
         partials[t, 0] = maximum
         partials[t, 1] = ties
-        partials[t, 2] = fma(others, unit, others * unit_low)
+        partials[t, 2] = fma(others, unit * lift, others * (unit_low * lift))
         partials[t, 4] = unit
         partials[t, 5] = unit_low
 
@@ -113,50 +115,42 @@ def combine_shortfalls(partials, tile_weights, m):
 
 
 @inlined
-def tile_factor(partials, t, m, D, D_low, x):
-    """Return, in two parts, what turns the kept exponentials of a tile into probabilities."""
+def tile_share(partials, t, m, D, D_low, x):
+    """Return, in two parts, p_j over the kept exponential less its headroom, for a tile."""
     unit, unit_low = partials[t, 4], partials[t, 5]
     if partials[t, 0] != m:
         centre, exponent = reference(partials[t, 0], x)
         difference, rest = two_sum(centre, -m)
-        unit, unit_low = exp_pair(difference, rest, exponent)
+        unit, unit_low = exp_pair(difference, rest, exponent + format_of(x).headroom)
     return divide_pair(unit, unit_low, D, D_low)
 
 
 @inlined
-def write_probabilities(x, begin, classes, m, D, D_low, partials, e, out):
-    """Pass B for probabilities."""
-    for t in range(partials.shape[0]):
-        first = t * TILE
-        factor, low = tile_factor(partials, t, m, D, D_low, x)
-        write_scaled(e, begin + first, min(TILE, classes - first), factor + low, out)
-
-
-@inlined
-def write_gradient(x, begin, classes, m, D, D_low, partials, mass, b, class_weights, out):
-    """Pass B for the gradient: mass p_j - b w_j, from the exponentials that `out` holds."""
+def pass_b(x, begin, classes, m, D, D_low, partials, mass, b, class_weights, e, out):
+    """Write mass p_j - b w_j from the kept exponentials; e and out may be one array."""
     weighted = class_weights.size > 0
     for t in range(partials.shape[0]):
         first = t * TILE
         at = begin + first
         count = min(TILE, classes - first)
-        factor, low = tile_factor(partials, t, m, D, D_low, x)
-        a = fma(mass, factor, mass * low)
+        share, low = tile_share(partials, t, m, D, D_low, x)
+        a = fma(mass, share, mass * low)
         if out_of_range(a, out) or out_of_range(b, out):
-            a = mass * (factor * 2.0 ** format_of(x).headroom)
-            write_wide(out, at, count, a, b, class_weights, first, weighted, out)
+            write_wide(e, at, count, a, b, class_weights, first, weighted, out)
         elif b == 0.0:
-            write_scaled(out, at, count, a, out)
+            write_scaled(e, at, count, a, out)
         else:
-            write_difference(out, at, count, a, b, class_weights, first, weighted, out)
+            write_difference(e, at, count, a, b, class_weights, first, weighted, out)
 
 
 @inlined
 def out_of_range(factor, out):
-    """Whether a factor is neither 0 nor a normal number of the elements' format."""
-    limit = 2.0 ** (format_of(out).exponent_bias - 1.0)
+    """Whether a factor, less the headroom of exponentials, leaves the elements' normal range."""
+    fmt = format_of(out)
+    highest = 2.0 ** (fmt.exponent_bias - 1.0)
+    lowest = 2.0 ** (fmt.headroom - fmt.exponent_bias + 1.0)
     magnitude = select(factor < 0.0, 0.0 - factor, factor)
-    return (magnitude > limit) | ((magnitude > 0.0) & (magnitude < 1.0 / limit))
+    return (magnitude > highest) | ((magnitude > 0.0) & (magnitude < lowest))
 
 
 @inlined
@@ -223,20 +217,24 @@ def evaluate_row(
     if log_normalizer_out.size > 0:
         log_normalizer_out[row] = narrow(m + log_D, log_normalizer_out)
     if wants_probabilities:
-        write_probabilities(x, begin, classes, m, D, D_low, partials, e_out, probabilities_out)
+        pass_b(
+            x, begin, classes, m, D, D_low, partials, 1.0, 0.0, class_weights, e_out,
+            probabilities_out,
+        )  # fmt: skip
     if wants_gradient:
         factor = row_weight * scale / divisor
-        share, share_low = tile_factor(partials, label // TILE, m, D, D_low, x)
-        p = np.float64(gradient_out[begin + label]) * (share + share_low)
+        share, share_low = tile_share(partials, label // TILE, m, D, D_low, x)
+        lift = 2.0 ** -format_of(x).headroom
+        p = (np.float64(gradient_out[begin + label]) * lift) * (share + share_low)
         at_label = label_gradient(
             z == m, S, D, p, mass, label_mass, label_weight, label_others, spread_mass
         )
         top = -1
         if spread_mass > 0.0 and S < 1.0 and z < m:
             top = find_maximum(x, begin, classes, m, partials, gradient_out)
-        write_gradient(
+        pass_b(
             x, begin, classes, m, D, D_low, partials, factor * mass, factor * spread_mass,
-            class_weights, gradient_out,
+            class_weights, gradient_out, gradient_out,
         )  # fmt: skip
         gradient_out[begin + label] = narrow(factor * at_label + 0.0, gradient_out)
         if top >= 0:

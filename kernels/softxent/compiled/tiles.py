@@ -25,6 +25,7 @@ from softxent.compiled.elementary import (
     two_sum,
 )
 from softxent.compiled.lanes import (
+    LANES,
     any_lane,
     bits,
     count_lanes,
@@ -157,7 +158,7 @@ def tile_maximum(x, begin, count):
         m1 = select(v1 > m1, v1, m1)
         m2 = select(v2 > m2, v2, m2)
         m3 = select(v3 > m3, v3, m3)
-    for j in range(whole, begin + count, 16):
+    for j in range(whole, begin + count, LANES):
         v0 = load_first(x, j, begin + count - j, -np.inf)
         m0 = select(v0 > m0, v0, m0)
     m0 = select(m1 > m0, m1, m0)
@@ -195,7 +196,7 @@ def _exponential_pass(keep: bool) -> Any:
                 select(t2, zero, e2) + select(t3, zero, e3)
             )
             acc, low = add_lanes(acc, low, s)
-        for j in range(whole, begin + count, 16):
+        for j in range(whole, begin + count, LANES):
             n = begin + count - j
             v0 = load_first(x, j, n, -np.inf)
             e0 = exponentials(v0, x, centre, exponent)
@@ -221,7 +222,7 @@ def tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted):
     """Return sum_j w_j (maximum - x_j) over a tile; a weight of 0 hides any logit."""
     acc = spread(0.0)
     low = spread(0.0)
-    for j in range(0, count, 16):
+    for j in range(0, count, LANES):
         n = count - j
         d = maximum - widen(load_first(x, begin + j, n, maximum))
         if weighted:
@@ -229,12 +230,6 @@ def tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted):
             d = select(w > 0.0, w * d, 0.0)
         total, error = two_sum(acc, d)
         acc, low = total, low + select(total < np.inf, error, 0.0)
-    return fold_shortfall(acc, low)
-
-
-@inlined
-def fold_shortfall(acc, low):
-    """Fold a shortfall, which may be infinite."""
     if any_lane(acc == np.inf):
         return np.inf
     return fold_sum(acc, low)
@@ -242,22 +237,24 @@ def fold_shortfall(acc, low):
 
 @inlined
 def write_scaled(e, begin, count, a, out):
-    """out_j = e_j a, with `a` rounded to the elements' format; e and out may be one array."""
+    """out_j = e_j a less the headroom, rounded once; e and out may be one array."""
+    a = a * 2.0 ** -format_of(e).headroom
     whole = begin + count // STEP * STEP
     for j in range(begin, whole, STEP):
         store(out, j, load(e, j) * a)
         store(out, j + 16, load(e, j + 16) * a)
         store(out, j + 32, load(e, j + 32) * a)
         store(out, j + 48, load(e, j + 48) * a)
-    for j in range(whole, begin + count, 16):
+    for j in range(whole, begin + count, LANES):
         n = begin + count - j
         store_first(out, j, n, load_first(e, j, n, 0.0) * a)
 
 
 @inlined
 def write_difference(e, begin, count, a, b, weights, weights_begin, weighted, out):
-    """out_j = e_j a - b w_j, rounded once; w_j is 1 where the target is not weighted."""
-    for j in range(0, count, 16):
+    """out_j = e_j a less the headroom - b w_j, rounded once; w_j = 1 where not `weighted`."""
+    a = a * 2.0 ** -format_of(e).headroom
+    for j in range(0, count, LANES):
         n = count - j
         t = spread(-b)
         if weighted:
@@ -268,19 +265,16 @@ def write_difference(e, begin, count, a, b, weights, weights_begin, weighted, ou
 
 @inlined
 def write_wide(e, begin, count, a, b, weights, weights_begin, weighted, out):
-    """Do `write_difference` in float64, for factors that leave the elements' format.
-
-    `a` comes without the exponentials' headroom.
-    """
-    unit = 2.0 ** -format_of(e).headroom
-    for j in range(0, count, 16):
+    """Do `write_difference` in float64, for factors that leave the elements' normal range."""
+    lift = 2.0 ** -format_of(e).headroom
+    for j in range(0, count, LANES):
         n = count - j
-        t = spread(b)
+        t = spread(-b)
         if weighted:
             t = t * load_first(weights, weights_begin + j, n, 0.0)
-        v = widen(load_first(e, begin + j, n, 0.0)) * unit
-        v = select(v > 0.0, v * a, 0.0)
-        store_first(out, begin + j, n, narrow(v - t, out))
+        p = widen(load_first(e, begin + j, n, 0.0)) * lift
+        # Where an infinite factor meets a probability of 0, the product is 0.
+        store_first(out, begin + j, n, narrow(select(p > 0.0, p * a, 0.0) + t, out))
 
 
 @inlined
