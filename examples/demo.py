@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -186,9 +186,10 @@ def slope_error(clients: Clients, data: Digits, weights: Floats, gradient: Float
     return max(errors)
 
 
-def accuracy(images: Floats, labels: Labels, weights: Floats) -> float:
-    """Return the share of images whose largest logit is their label's."""
-    return float(np.mean(np.argmax(images @ weights, axis=1) == labels))
+def accuracy(images: Floats, labels: Labels, weights: Floats) -> str:
+    """Say of how many images the largest logit is their label's."""
+    right = np.mean(np.argmax(images @ weights, axis=1) == labels)
+    return f"[bold]{right:.1%}[/] right of {len(images):,} images"
 
 
 def large_batch(
@@ -228,17 +229,8 @@ def own_service(console: Console) -> Iterator[str]:
                 wait_until_ready(url, process, log)
             yield url
         finally:
-            end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, at once if it takes longer than 30 s."""
-    process.terminate()
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            process.terminate()
+            process.wait()
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -254,10 +246,9 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: IO[bytes])
 
 def answers(client: Client) -> bool:
     """Tell whether the service is up and ready."""
-    try:
+    with suppress(ServiceUnavailableError):
         return client.health()
-    except ServiceUnavailableError:
-        return False
+    return False
 
 
 def run(arguments: argparse.Namespace, console: Console) -> bool:
@@ -272,11 +263,9 @@ def run(arguments: argparse.Namespace, console: Console) -> bool:
         data = digits()
         agreements = Agreements(console)
         weights = train(clients, data, arguments.steps, console)
-        trained = accuracy(data.train, data.train_labels, weights)
-        held_out = accuracy(data.held_out, data.held_out_labels, weights)
         console.print(
-            f"digits: {len(data.train):,} images to train on, accuracy {trained:.1%};"
-            f" {len(data.held_out):,} held out, accuracy [bold]{held_out:.1%}[/]"
+            f"digits: {accuracy(data.train, data.train_labels, weights)} to train on,"
+            f" {accuracy(data.held_out, data.held_out_labels, weights)} held out"
         )
         compare(clients, data, weights, agreements)
         large_batch(clients.binary, arguments.rows, arguments.classes, console, agreements)

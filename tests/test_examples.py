@@ -62,7 +62,7 @@ def test_demo_uses_a_running_service(service_url: str) -> None:
 def test_demo_learns(service_url: str) -> None:
     flags = ("--steps", "100", "--rows", "16", "--classes", "1000")
     done = run("demo.py", "--url", service_url, *flags)
-    held_out = re.search(r"held out, accuracy ([0-9.]+)%", done.stdout)
+    held_out = re.search(r"([0-9.]+)% right of 450 images held out", done.stdout)
     assert held_out is not None, done.stdout + done.stderr
     assert float(held_out[1]) > 90
 

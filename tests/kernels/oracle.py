@@ -133,12 +133,18 @@ def exact(
     s = softmax(tuple(row.tolist()))
     classes = len(s.logits)
     with mp.workdps(s.digits):
-        w = [mpf(1)] * classes if class_weights is None else [mpf(v) for v in class_weights.tolist()]
+        w = (
+            [mpf(1)] * classes
+            if class_weights is None
+            else [mpf(v) for v in class_weights.tolist()]
+        )
         eps = mpf(label_smoothing)
         t = [v * eps / classes for v in w]
         t[label] += w[label] * (1 - eps)
         mass = mpmath.fsum(t)
-        loss = mpmath.fsum(a * (s.log_normalizer - z) for a, z in zip(t, s.logits, strict=True) if a)
+        loss = mpmath.fsum(
+            a * (s.log_normalizer - z) for a, z in zip(t, s.logits, strict=True) if a
+        )
         values = [mass * p - a for p, a in zip(s.probabilities, t, strict=True)]
         units = values
         if eps:

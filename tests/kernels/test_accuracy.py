@@ -25,7 +25,6 @@ CLASSES = [1, 2, 3, 10, 31, 32, 33, 64, 65, 100, 1000]
 CASES = [(c, s) for c in CLASSES for s in SMOOTHINGS] + [(4096, 0.0), (4097, 0.1), (9000, 0.1)]
 
 
-
 def families(classes: int, rng: np.random.Generator) -> Iterator[Array]:
     """Yield rows of logits: each is a way to lose digits."""
     index = np.arange(classes)

@@ -254,9 +254,7 @@ def test_one_class(dtype: Any, logit: float, smoothing: float) -> None:
     assert value(result, "loss").tobytes() == np.zeros(20, dtype).tobytes()
     assert not value(result, "gradient").any()
     np.testing.assert_array_equal(value(result, "log_normalizer"), dtype(logit))
-    np.testing.assert_allclose(
-        value(result, "probabilities"), 1, rtol=4 * np.finfo(dtype).eps
-    )
+    np.testing.assert_allclose(value(result, "probabilities"), 1, rtol=4 * np.finfo(dtype).eps)
 
 
 @each_layout

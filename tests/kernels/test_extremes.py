@@ -57,9 +57,7 @@ def test_scale_lifts_what_would_underflow_in_float64(classes: int) -> None:
 @pytest.mark.parametrize("denominator", [1e-300, 1e-30, 1e30, 1e300])
 def test_extreme_denominators(classes: int, denominator: float) -> None:
     logits = np.linspace(5, 0, classes)[None]
-    check_gradient(
-        logits, 1 / denominator, limit=6.0, reduction="mean", denominator=denominator
-    )
+    check_gradient(logits, 1 / denominator, limit=6.0, reduction="mean", denominator=denominator)
 
 
 @pytest.mark.parametrize("classes", [3, 40])

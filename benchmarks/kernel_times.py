@@ -10,7 +10,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,9 +114,7 @@ def table(dtype: str, threads: int, rounds: int) -> None:
         seconds = medians({"copy": copy, **candidates, **peers}, rounds)
         copied = seconds["copy"]
         row = [f"{shape[0]:,} x {shape[1]:,}", f"{copied * 1e3:.2f}"]
-        row += [
-            f"{seconds[name] * 1e3:.2f} ({seconds[name] / copied:.2f}x)" for name in candidates
-        ]
+        row += [f"{seconds[name] * 1e3:.2f} ({seconds[name] / copied:.2f}x)" for name in candidates]
         for peer in ("torch", "scikit-learn"):
             row.append(
                 f"{seconds[peer] * 1e3:.1f} ({seconds[peer] / seconds['out of place']:.1f}x)"
@@ -136,15 +134,15 @@ def table(dtype: str, threads: int, rounds: int) -> None:
     print_table(f"{dtype}, {threads} threads, medians of {rounds}", header, rows)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="*", default=[os.cpu_count() or 1, 1])
-    arguments = parser.parse_args()
-    for threads in arguments.threads:
+    given = parser.parse_args(arguments)
+    for threads in given.threads:
         for dtype in DTYPES:
-            table(dtype, threads, arguments.rounds)
+            table(dtype, threads, given.rounds)
 
 
 if __name__ == "__main__":
