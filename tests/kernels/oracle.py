@@ -2,7 +2,7 @@
 
 `naive` shows what is computed; `exact` how well. `exact` works with 60 + gap / 2.3 decimal digits,
 where gap is the largest distance of a logit from its row's maximum: with fewer, 1 - p is lost
-([200, 0] at 50 digits gives 0). Errors are in the units of docs/numerics.md: the spacing of the
+([200, 0] at 50 digits gives 0). Errors are in units in the last place: the spacing of the
 result's type at the exact value or, for differences, at the larger operand.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -72,10 +73,14 @@ def root(tmp_path: Path) -> Path:
 
 def machine_code(loop: Any) -> bytes:
     """Return the object file of a kernel, as it stands in the cache."""
-    (signature,) = loop.overloads
+    (arguments,) = loop.overloads
     cache = loop._cache
-    key = cache._index_key(signature, loop.targetctx.codegen())
-    name = cache._cache_file._load_index()[key]
+    _, *processor = cache._index_key(arguments, loop.targetctx.codegen())
+    (name,) = (
+        name
+        for (signature, *other), name in cache._cache_file._load_index().items()
+        if signature.args == arguments and other == processor
+    )
     data = Path(cache._cache_file._data_path(name)).read_bytes()
     return data[data.index(b"\x7fELF") :]
 
@@ -105,15 +110,18 @@ def test_second_process_compiles_nothing() -> None:
     assert python(REPORT, PACKAGE.parent, Path.home()) == "0"
 
 
-def test_cache_directory_is_named_after_every_source(root: Path, tmp_path: Path) -> None:
-    script = "from softxent.compiled.compilation import cache_directory; print(cache_directory())"
-    seen = {python(script, root, tmp_path)}
+def test_cache_directory_is_named_after_every_source(root: Path) -> None:
+    def directory() -> Path:
+        module = runpy.run_path(str(root / "softxent" / "compiled" / "compilation.py"))
+        return Path(module["cache_directory"]())
+
+    seen = {directory()}
     sources = sorted((root / "softxent" / "compiled").glob("*.py"))
     for source in sources:
         source.write_text(source.read_text() + "\n# changed\n")
-        seen.add(python(script, root, tmp_path))
+        seen.add(directory())
     assert len(seen) == 1 + len(sources)
-    assert python(script, root, tmp_path) in seen, "and after nothing else"
+    assert directory() in seen, "and after nothing else"
 
 
 def test_machine_code_depends_on_sources_that_the_key_covers() -> None:

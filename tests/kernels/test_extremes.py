@@ -77,13 +77,13 @@ def test_largest_logits(dtype: Any, classes: int) -> None:
     result = cross_entropy(logits, [0], outputs=ALL)
     assert result.loss is not None
     assert result.probabilities is not None
-    assert np.ravel(result.loss)[0] == 0
+    assert np.asarray(result.loss)[0] == 0
     np.testing.assert_allclose(result.probabilities[0], [1.0] + [0.0] * (classes - 1))
-    assert np.ravel(result.log_normalizer)[0] == largest
+    assert np.asarray(result.log_normalizer)[0] == largest
     with pytest.raises(NonFiniteError):
         cross_entropy(logits, [1])
     over = cross_entropy(logits, [1], outputs=ALL, non_finite="propagate")
-    assert np.ravel(over.loss)[0] == np.inf
+    assert np.asarray(over.loss)[0] == np.inf
     assert over.gradient is not None
     np.testing.assert_allclose(over.gradient[0], [1.0, -1.0] + [0.0] * (classes - 2))
 
@@ -97,7 +97,7 @@ def test_loss_overflow_is_refused_by_name(classes: int, smoothing: float) -> Non
         cross_entropy(logits, [1] * 4, scale=1e37, label_smoothing=smoothing)
     assert (caught.value.rows, caught.value.values) == ((2,), ("Infinity",))
     negative = cross_entropy(logits, [1] * 4, scale=-1e37, non_finite="propagate")
-    assert np.ravel(negative.loss)[2] == -np.inf
+    assert np.asarray(negative.loss)[2] == -np.inf
 
 
 def test_sum_that_overflows_only_in_float32() -> None:
@@ -116,3 +116,28 @@ def test_subnormal_logits(dtype: Any, classes: int) -> None:
     result = cross_entropy(logits, [0], outputs=ALL)
     for name in ("loss", "gradient", "probabilities"):
         assert getattr(result, name).tobytes() == getattr(wanted, name).tobytes()
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-42, 1.0, 6.8e38, 1e300])
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+@pytest.mark.parametrize("classes", [2, 40, 5000])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_broken_rows_are_nan_throughout_at_any_scale(
+    dtype: Any, classes: int, smoothing: float, scale: float
+) -> None:
+    """Also where factors leave the format and the gradient takes its wider path."""
+    logits = np.zeros((4, classes), dtype)
+    logits[0, 1] = np.nan
+    logits[1, 1] = np.inf
+    logits[2] = -np.inf
+    result = cross_entropy(
+        logits,
+        [0, 1, 1, 0],
+        outputs=ALL,
+        label_smoothing=smoothing,
+        scale=scale,
+        non_finite="propagate",
+    )
+    for name in ALL:
+        assert np.isnan(getattr(result, name)[:3]).all(), name
+        assert not np.isnan(getattr(result, name)[3]).any(), name

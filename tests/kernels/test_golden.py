@@ -48,7 +48,7 @@ def test_two_equal_logits_are_ln_2_at_any_offset(dtype: Any, logit: float) -> No
 @pytest.mark.parametrize("classes", [1, 2, 4, 16, 32, 64, 1024, 4096, 8192])
 def test_equal_logits_of_a_power_of_two_of_classes(dtype: Any, classes: int) -> None:
     result = evaluate([3.5] * classes, 0, dtype)
-    close = {"rtol": 4 * np.finfo(dtype).eps}
+    close: dict[str, Any] = {"rtol": 4 * np.finfo(dtype).eps}
     assert result.loss[0] == dtype(math.log(classes))
     assert result.gradient[0, 0] == 1 / classes - 1
     np.testing.assert_allclose(result.gradient[0, 1:], 1 / classes, **close)
@@ -59,7 +59,7 @@ def test_equal_logits_of_a_power_of_two_of_classes(dtype: Any, classes: int) -> 
 def test_odds_of_three_to_one(dtype: Any) -> None:
     """Logits [ln 3, 0]: probabilities 3/4 and 1/4."""
     result = evaluate([math.log(3), 0], 0, dtype)
-    close = {"rtol": 4 * np.finfo(dtype).eps}
+    close: dict[str, Any] = {"rtol": 4 * np.finfo(dtype).eps}
     np.testing.assert_allclose(result.probabilities, [[0.75, 0.25]], **close)
     np.testing.assert_allclose(result.gradient, [[-0.25, 0.25]], **close)
     np.testing.assert_allclose(result.loss, [math.log(4 / 3)], **close)
@@ -95,7 +95,8 @@ def test_weighted_mean_by_hand() -> None:
     )
     assert result.loss == pytest.approx(LN2, rel=1e-15)
     assert result.gradient is not None
-    np.testing.assert_allclose(result.gradient * 7, [[-0.5, 0.5], [3, -3]], rtol=1e-15)
+    wanted = np.array([[-0.5, 0.5], [3.0, -3.0]]) / 7
+    np.testing.assert_allclose(result.gradient, wanted, rtol=1e-15)
     assert (result.weight_sum, result.count) == (7.0, 2)
 
 

@@ -19,7 +19,7 @@ QUIET = settings(max_examples=150, deadline=None)
 
 
 @st.composite
-def batches(draw: st.DrawFn, **floats: Any) -> tuple[Array, Array]:
+def batches(draw: st.DrawFn, /, **floats: Any) -> tuple[Array, Array]:
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     elements = hnp.from_dtype(np.dtype(dtype), **floats)
     logits = draw(hnp.arrays(dtype, SHAPES, elements=elements))
@@ -101,8 +101,9 @@ ANYTHING = st.one_of(
 @given(logits=ANYTHING, labels=ANYTHING, class_weights=ANYTHING, row_weights=ANYTHING)
 @settings(max_examples=400, deadline=None)
 def test_anything_is_evaluated_or_refused_by_an_error_of_ours(**tensors: Any) -> None:
+    error: SoftxentError | None = None
     try:
         cross_entropy(**tensors, non_finite="propagate")
-    except SoftxentError as error:
-        assert error.field in tensors
-        assert str(error)
+    except SoftxentError as caught:
+        error = caught
+    assert error is None or (error.field in tensors and str(error))

@@ -185,7 +185,7 @@ def test_options(field: str, value: Any) -> None:
         np.empty((4, 3), np.int32),
         np.broadcast_to(np.float32(0), (4, 3)),
         [[0.0] * 3] * 4,
-        memoryview(np.empty((4, 3), np.float32)),
+        memoryview(bytearray(48)),
         None,
     ],
     ids=lambda b: type(b).__name__,

@@ -151,3 +151,22 @@ def test_any_subset_of_any_rows(rows: list[list[float]], data: st.DataObject) ->
     weights = np.ones(len(rows))
     whole = evaluate(logits, labels, weights)
     assert bits(evaluate(logits[subset], labels[subset], weights[subset])) == bits(whole, subset)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 32, 33, 5000])
+@each_dtype
+@each_smoothing
+@pytest.mark.parametrize("weight", [1e-320, 1e-310, 1e-42, 1e39, 1e307])
+def test_neighbour_of_extreme_weight(
+    dtype: Any, classes: int, smoothing: float, weight: float
+) -> None:
+    """A row whose factor leaves the format takes a wider path; the rows beside it do not."""
+    logits, labels, weights = batch(20, classes, dtype)
+    logits[3, 0] = np.nan
+    labels[:], weights[:] = 1, 1
+    options: dict[str, Any] = {"label_smoothing": smoothing, "non_finite": "propagate"}
+    calm = evaluate(logits, labels, weights, **options)
+    weights[[5, 19]] = weight
+    mixed = evaluate(logits, labels, weights, **options)
+    others = [i for i in range(20) if i not in (5, 19)]
+    assert bits(mixed, others) == bits(calm, others)
