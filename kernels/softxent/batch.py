@@ -83,7 +83,8 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
 
 def _logits(value: Any) -> Floats:
     logits = _array("logits", value)
-    if logits.dtype not in (np.float32, np.float64):
+    native = logits.dtype.newbyteorder("=")
+    if native not in (np.float32, np.float64):
         raise TensorError(f"logits must be float32 or float64, not {logits.dtype}", field="logits")
     if logits.ndim < 2:
         raise TensorError(
@@ -93,7 +94,7 @@ def _logits(value: Any) -> Floats:
         raise TensorError(
             f"logits of shape {list(logits.shape)} have rows but no classes", field="logits"
         )
-    return np.ascontiguousarray(logits, logits.dtype.newbyteorder("="))
+    return np.ascontiguousarray(logits, native)
 
 
 def _labels(value: Any, leading: tuple[int, ...]) -> npt.NDArray[np.int64]:

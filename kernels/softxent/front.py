@@ -99,7 +99,7 @@ def evaluate(
     """Do `cross_entropy` for tensors by name and options in one record."""
     threads = _threads(num_threads)
     batch = check_batch(tensors)
-    outputs = prepare_outputs(batch, options, out or {})
+    outputs = prepare_outputs(batch, options, out or {}, tensors)
     count, weight_sum = _weigh(batch, options)
     divisor = _divisor(options, weight_sum)
     sums = _run(batch, options, divisor or math.inf, outputs, threads)

@@ -52,8 +52,13 @@ class Outputs:
         )
 
 
-def prepare_outputs(batch: Batch, options: Options, out: Mapping[str, npt.NDArray[Any]]) -> Outputs:
-    """Check the caller's buffers and allocate the others.
+def prepare_outputs(
+    batch: Batch,
+    options: Options,
+    out: Mapping[str, npt.NDArray[Any]],
+    tensors: Mapping[str, Any],
+) -> Outputs:
+    """Check the caller's buffers and allocate the others; `tensors` are what `batch` came from.
 
     Raises:
         OutputBufferError: a buffer is not asked for, has the wrong dtype, shape or strides, is
@@ -77,7 +82,7 @@ def prepare_outputs(batch: Batch, options: Options, out: Mapping[str, npt.NDArra
         elif name in options.outputs or name == "loss":
             arrays[name] = np.empty(shape, dtype)
     if out:
-        _refuse_overlaps(batch, out)
+        _refuse_overlaps(batch, out, tensors)
     return Outputs(**arrays)  # type: ignore[arg-type]
 
 
@@ -109,19 +114,17 @@ def _check_buffer(name: str, buffer: Any, shape: tuple[int, ...], dtype: np.dtyp
         raise OutputBufferError(f"out[{name!r}] {problem}", field=name)
 
 
-def _refuse_overlaps(batch: Batch, out: Mapping[str, npt.NDArray[Any]]) -> None:
-    inputs = {
-        "logits": batch.logits,
-        "labels": batch.labels,
-        "class_weights": batch.class_weights,
-        "row_weights": batch.row_weights,
-    }
+def _refuse_overlaps(
+    batch: Batch, out: Mapping[str, npt.NDArray[Any]], tensors: Mapping[str, Any]
+) -> None:
+    """Refuse buffers that would destroy an input, also one that was copied, or one another."""
     names = list(out)
     for i, name in enumerate(names):
-        for other, array in inputs.items():
+        for other, array in tensors.items():
             may_replace = other == "logits" and name in ("gradient", "probabilities")
-            in_place = may_replace and out[name].ctypes.data == array.ctypes.data
-            if not in_place and np.may_share_memory(out[name], array):
+            in_place = may_replace and out[name].ctypes.data == batch.logits.ctypes.data
+            overlaps = isinstance(array, np.ndarray) and np.may_share_memory(out[name], array)
+            if overlaps and not in_place:
                 raise OutputBufferError(f"out[{name!r}] overlaps {other}", field=name)
         for other in names[:i]:
             if np.may_share_memory(out[name], out[other]):

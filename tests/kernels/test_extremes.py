@@ -47,10 +47,17 @@ def test_scale_lifts_what_would_underflow_in_float32(classes: int, scale: float)
 
 
 @pytest.mark.parametrize("classes", [3, 40])
-def test_scale_lifts_what_would_underflow_in_float64(classes: int) -> None:
+def test_scale_of_what_underflows_float64_is_exact_to_the_scaled_floor(classes: int) -> None:
+    """exp(-740) is subnormal in float64, the widest format: the floor is that of the row."""
+    scale = 1e100
     logits = np.full((1, classes), -740.0)
     logits[0, 0] = 0
-    check_gradient(logits, 1e100, scale=1e100)
+    gradient = cross_entropy(logits, [0], scale=scale).gradient
+    assert gradient is not None
+    wanted = exact(logits[0], 0, gradient_factor=scale)["gradient"].high
+    floor = classes * np.finfo(np.float64).tiny * scale
+    assert np.abs(gradient[0] - wanted.astype(np.float64)).max() <= floor
+    assert gradient[0, 0] < 0 < gradient[0, 1:].min()
 
 
 @pytest.mark.parametrize("classes", [3, 40])

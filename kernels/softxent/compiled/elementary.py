@@ -1,8 +1,8 @@
 """exp and log1p from + - x / fma and bit operations, for numbers and for lanes.
 
 libm is never called, so the bits are the same on every processor. The polynomials are Chebyshev
-fits in 300-bit arithmetic, rounded to the working precision; tests/test_elementary.py fits them
-again and measures the errors in ulp.
+fits in 300-bit arithmetic, rounded to the working precision; tests/kernels/test_elementary.py
+fits them again and measures the errors in ulp.
 
     exp(v)   = 2^n (1 + r + r^2 q(r)),  n = rint(v log2 e),  r = v - n ln 2
     log1p(s) = k ln 2 + f - (f^2/2 - w (f^2/2 + R(w^2))),  w = f / (2 + f)
@@ -195,7 +195,7 @@ def rint(v):
 
 @inlined
 def log1p(s):
-    """Return log(1 + s) for finite float64 s >= 0; NaN gives NaN."""
+    """Return log(1 + s) for float64 s in [0, 2^1023]; NaN gives NaN."""
     u, u_low = two_sum(1.0, s)
     k = (bits(u) - _SQRT_HALF_BITS) >> 52
     u = from_bits(bits(u) - (k << 52))

@@ -82,7 +82,7 @@ def evaluate_group(
         x, labels, row_weights, class_weights, other_weights, classes, ignores, ignore_index,
         scale, first, rows, z, fields, taken,
     )  # fmt: skip
-    maximum, centre, exponent, ties, others, top = group_pass_a(z, e, classes)
+    maximum, centre, exponent, ties, others, top, peak = group_pass_a(z, e, classes)
     headroom = format_of(x).headroom
     lift = 2.0**-headroom
     unit, unit_low = exp_pair(centre - maximum, spread(0.0), exponent + headroom)
@@ -107,9 +107,10 @@ def evaluate_group(
     write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out)
     share, share_low = divide_pair(unit, unit_low, D, D_low)
     if probabilities_out.size > 0:
-        factor_p = narrow(select(valid, (share + share_low) * lift, nan), e)
-        for j in range(0, classes * LANES, LANES):
-            store(z, j, load(e, j) * factor_p)
+        group_pass_b(
+            e, z, classes, select(valid, spread(1.0), nan), spread(0.0), share, share_low,
+            D, D_low, peak, class_weights,
+        )  # fmt: skip
         scatter(z, classes, first, rows, taken, every, probabilities_out)
     if gradient_out.size > 0:
         factor = factor / divisor
@@ -126,9 +127,9 @@ def evaluate_group(
         store(fields, _TOP, select(dominated, top, -1.0))
         store(fields, _LABEL_MASS, label_mass)
         store(fields, _TOP_SHARE, mass * (S / D))
-        group_gradient(
-            e, classes, select(valid, factor * mass, nan), factor * spread_mass, share, share_low,
-            class_weights,
+        group_pass_b(
+            e, e, classes, select(valid, factor * mass, nan), factor * spread_mass,
+            share, share_low, D, D_low, peak, class_weights,
         )  # fmt: skip
         scatter(e, classes, first, rows, taken, every, gradient_out)
         put_right(
@@ -182,8 +183,8 @@ def gather(
 
 @inlined
 def group_pass_a(z, e, classes):
-    """Return maximum, (centre, exponent), ties, the sum of the other exponentials, and where the
-    last maximum stands, all lanes of float64; write the exponentials to e."""
+    """Return maximum, (centre, exponent), ties, the sum of the other exponentials, where the last
+    maximum stands, all lanes of float64, and its exponential; write the exponentials to e."""
     m = load(z, 0)
     for j in range(LANES, classes * LANES, LANES):
         v = load(z, j)
@@ -192,6 +193,7 @@ def group_pass_a(z, e, classes):
     centre, exponent = reference(maximum, z)
     narrow_centre, narrow_exponent = narrow(centre, z), narrow(exponent, z)
     zero = spread_as(0.0, z)
+    peak = zero
     total, low, ties, top = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
     for j in range(classes):
         v = load(z, j * LANES)
@@ -200,8 +202,9 @@ def group_pass_a(z, e, classes):
         tie = v == m
         ties = ties + select(tie, spread(1.0), spread(0.0))
         top = select(tie, spread(np.float64(j)), top)
+        peak = select(tie, power, peak)
         total, low = add_lanes(total, low, select(tie, zero, power))
-    return maximum, centre, exponent, ties, total + low, top
+    return maximum, centre, exponent, ties, total + low, top, peak
 
 
 @inlined
@@ -217,20 +220,27 @@ def group_shortfall(z, classes, maximum, class_weights):
 
 
 @inlined
-def group_gradient(e, classes, mass, b, share, share_low, class_weights):
-    """Pass B in lanes: e_j becomes mass p_j - b w_j."""
+def group_pass_b(e, out, classes, mass, b, share, share_low, D, D_low, peak, class_weights):
+    """Write mass p_j - b w_j in lanes from the kept exponentials; e and out may be one array.
+
+    A lane whose factors leave the elements' normal range is computed in float64, alone.
+    """
+    largest, largest_low = divide_pair(spread(1.0), spread(0.0), D, D_low)
+    at_peak = fma(mass, largest, mass * largest_low)
     a = fma(mass, share, mass * share_low)
     lift = 2.0 ** -format_of(e).headroom
-    wide = any_lane(out_of_range(a, e) | out_of_range(b, e))
     narrow_a = narrow(a * lift, e)
+    wide = out_of_range(a, e) | out_of_range(b, e)
+    any_wide = any_lane(wide)
     for j in range(classes):
         t = (0.0 - b) * (class_weights[j] if class_weights.size > 0 else 1.0)
         v = load(e, j * LANES)
-        if wide:
+        value = select(v == peak, narrow(at_peak + t, e), fma(v, narrow_a, narrow(t, e)))
+        if any_wide:
             p = widen(v) * lift
-            store(e, j * LANES, narrow(select(p == 0.0, 0.0, p * a) + t, e))
-        else:
-            store(e, j * LANES, fma(v, narrow_a, narrow(t, e)))
+            product = select((p == 0.0) & (a == a), 0.0, p * a)
+            value = select(wide, narrow(product + t, e), value)
+        store(out, j * LANES, value)
 
 
 @inlined

@@ -22,7 +22,8 @@ from softxent.compiled.elementary import (
 )
 from softxent.compiled.lanes import fma, narrow, select
 from softxent.compiled.tiles import (
-    find_exponential,
+    exponential_at,
+    find,
     reference,
     tile_exponentials,
     tile_exponentials_kept,
@@ -127,20 +128,27 @@ def tile_share(partials, t, m, D, D_low, x):
 
 @inlined
 def pass_b(x, begin, classes, m, D, D_low, partials, mass, b, class_weights, e, out):
-    """Write mass p_j - b w_j from the kept exponentials; e and out may be one array."""
+    """Write mass p_j - b w_j from the kept exponentials; e and out may be one array.
+
+    Where p_j is the largest it is 1 / D, not a rounded exponential times a rounded factor: equal
+    logits have equal shares to the last bit.
+    """
     weighted = class_weights.size > 0
+    largest, largest_low = divide_pair(1.0, 0.0, D, D_low)
+    at_peak = fma(mass, largest, mass * largest_low)
     for t in range(partials.shape[0]):
         first = t * TILE
         at = begin + first
         count = min(TILE, classes - first)
         share, low = tile_share(partials, t, m, D, D_low, x)
         a = fma(mass, share, mass * low)
+        peak = np.float64(exponential_at(m, x)) if partials[t, 0] == m else np.nan
         if out_of_range(a, out) or out_of_range(b, out):
             write_wide(e, at, count, a, b, class_weights, first, weighted, out)
         elif b == 0.0:
-            write_scaled(e, at, count, a, out)
+            write_scaled(e, at, count, a, peak, at_peak, out)
         else:
-            write_difference(e, at, count, a, b, class_weights, first, weighted, out)
+            write_difference(e, at, count, a, peak, at_peak, b, class_weights, first, weighted, out)
 
 
 @inlined
@@ -278,5 +286,4 @@ def find_maximum(x, begin, classes, m, partials, e):
     while partials[t, 0] != m:
         t += 1
     first = t * TILE
-    centre, exponent = reference(m, x)
-    return find_exponential(e, begin + first, min(TILE, classes - first), m, x, centre, exponent)
+    return find(e, begin + first, min(TILE, classes - first), exponential_at(m, x))

@@ -236,23 +236,28 @@ def tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted):
 
 
 @inlined
-def write_scaled(e, begin, count, a, out):
-    """out_j = e_j a less the headroom, rounded once; e and out may be one array."""
+def write_scaled(e, begin, count, a, peak, at_peak, out):
+    """out_j = e_j a less the headroom, rounded once, and `at_peak` where e_j == peak.
+
+    e and out may be one array.
+    """
     a = a * 2.0 ** -format_of(e).headroom
     whole = begin + count // STEP * STEP
     for j in range(begin, whole, STEP):
-        store(out, j, load(e, j) * a)
-        store(out, j + 16, load(e, j + 16) * a)
-        store(out, j + 32, load(e, j + 32) * a)
-        store(out, j + 48, load(e, j + 48) * a)
+        e0, e1, e2, e3 = load(e, j), load(e, j + 16), load(e, j + 32), load(e, j + 48)
+        store(out, j, select(e0 == peak, at_peak, e0 * a))
+        store(out, j + 16, select(e1 == peak, at_peak, e1 * a))
+        store(out, j + 32, select(e2 == peak, at_peak, e2 * a))
+        store(out, j + 48, select(e3 == peak, at_peak, e3 * a))
     for j in range(whole, begin + count, LANES):
         n = begin + count - j
-        store_first(out, j, n, load_first(e, j, n, 0.0) * a)
+        e0 = load_first(e, j, n, 0.0)
+        store_first(out, j, n, select(e0 == peak, at_peak, e0 * a))
 
 
 @inlined
-def write_difference(e, begin, count, a, b, weights, weights_begin, weighted, out):
-    """out_j = e_j a less the headroom - b w_j, rounded once; w_j = 1 where not `weighted`."""
+def write_difference(e, begin, count, a, peak, at_peak, b, weights, weights_begin, weighted, out):
+    """Do `write_scaled`, less b w_j; w_j = 1 where not `weighted`. Rounded once but at the peak."""
     a = a * 2.0 ** -format_of(e).headroom
     for j in range(0, count, LANES):
         n = count - j
@@ -260,12 +265,13 @@ def write_difference(e, begin, count, a, b, weights, weights_begin, weighted, ou
         if weighted:
             t = t * load_first(weights, weights_begin + j, n, 0.0)
         v = load_first(e, begin + j, n, 0.0)
-        store_first(out, begin + j, n, fma(v, a, narrow(t, out)))
+        value = select(v == peak, narrow(t + at_peak, out), fma(v, a, narrow(t, out)))
+        store_first(out, begin + j, n, value)
 
 
 @inlined
 def write_wide(e, begin, count, a, b, weights, weights_begin, weighted, out):
-    """Do `write_difference` in float64, for factors that leave the elements' normal range."""
+    """Write e_j a less the headroom - b w_j, for factors that leave the elements' normal range."""
     lift = 2.0 ** -format_of(e).headroom
     for j in range(0, count, LANES):
         n = count - j
@@ -285,9 +291,15 @@ def write_all(out, begin, count, value):
 
 
 @inlined
-def find_exponential(e, begin, count, value, x, centre, exponent):
-    """Return the first index at which e holds the exponential of the logit `value`."""
-    wanted = lane(exponentials(spread_as(value, x), x, centre, exponent), 0)
+def exponential_at(value, x):
+    """Return the exponential that a tile with the largest logit `value` keeps for it."""
+    centre, exponent = reference(value, x)
+    return lane(exponentials(spread_as(value, x), x, centre, exponent), 0)
+
+
+@inlined
+def find(e, begin, count, wanted):
+    """Return the first index at which e holds a value."""
     for j in range(begin, begin + count):
         if e[j] == wanted:
             return j
