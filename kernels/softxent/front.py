@@ -216,7 +216,8 @@ def _run(
             loop(*arguments)
     else:
         loop(*arguments)
-    return sums[0] if blocks == 1 else sums.sum(axis=0)
+    merged: npt.NDArray[np.int64] = sums[0] if blocks == 1 else sums.sum(axis=0)
+    return merged
 
 
 def _spread_weights(

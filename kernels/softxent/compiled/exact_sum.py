@@ -61,9 +61,11 @@ def total(words: npt.NDArray[np.int64]) -> float:
         return math.nan
     if infs or minus_infs:
         return math.inf if infs else -math.inf
-    integer = sum(digit << (32 * place) for place, digit in enumerate(digits[:DIGITS]) if digit)
+    integer: int = sum(
+        digit << (32 * place) for place, digit in enumerate(digits[:DIGITS]) if digit
+    )
     try:
-        return integer / _ONE
+        return float(integer / _ONE)
     except OverflowError:
         return math.inf if integer > 0 else -math.inf
 

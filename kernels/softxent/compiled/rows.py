@@ -22,7 +22,6 @@ from softxent.compiled.elementary import (
 )
 from softxent.compiled.lanes import fma, narrow, select
 from softxent.compiled.tiles import (
-    exponential_at,
     find,
     reference,
     tile_exponentials,
@@ -36,9 +35,9 @@ from softxent.compiled.tiles import (
 )
 
 TILE = 4096
-PARTIALS = 6
-"""Values kept for a tile: m_t, c_t, S_t, the shortfall, and in two parts what turns a kept
-exponential, less its headroom, into exp(x - m_t)."""
+PARTIALS = 7
+"""Values kept for a tile: m_t, c_t, S_t, the shortfall, in two parts what turns a kept exponential,
+less its headroom, into exp(x - m_t), and the kept exponential of m_t."""
 
 
 @inlined
@@ -57,11 +56,11 @@ def pass_a(x, begin, classes, class_weights, tile_weights, smoothed, partials, e
             )
         centre, exponent = reference(maximum, x)
         if keep:
-            ties, others = tile_exponentials_kept(
+            ties, others, peak = tile_exponentials_kept(
                 x, begin + first, count, maximum, centre, exponent, e_out
             )
         else:
-            ties, others = tile_exponentials(
+            ties, others, peak = tile_exponentials(
                 x, begin + first, count, maximum, centre, exponent, e_out
             )
         unit, unit_low = 0.0, 0.0
@@ -72,6 +71,7 @@ def pass_a(x, begin, classes, class_weights, tile_weights, smoothed, partials, e
         partials[t, 2] = fma(others, unit * lift, others * (unit_low * lift))
         partials[t, 4] = unit
         partials[t, 5] = unit_low
+        partials[t, 6] = peak
 
 
 @inlined
@@ -142,7 +142,7 @@ def pass_b(x, begin, classes, m, D, D_low, partials, mass, b, class_weights, e, 
         count = min(TILE, classes - first)
         share, low = tile_share(partials, t, m, D, D_low, x)
         a = fma(mass, share, mass * low)
-        peak = np.float64(exponential_at(m, x)) if partials[t, 0] == m else np.nan
+        peak = partials[t, 6] if partials[t, 0] == m else np.nan
         if out_of_range(a, out) or out_of_range(b, out):
             write_wide(e, at, count, a, b, class_weights, first, weighted, out)
         elif b == 0.0:
@@ -239,7 +239,7 @@ def evaluate_row(
         )
         top = -1
         if spread_mass > 0.0 and S < 1.0 and z < m:
-            top = find_maximum(x, begin, classes, m, partials, gradient_out)
+            top = find_maximum(begin, classes, m, partials, gradient_out)
         pass_b(
             x, begin, classes, m, D, D_low, partials, factor * mass, factor * spread_mass,
             class_weights, gradient_out, gradient_out,
@@ -280,10 +280,10 @@ def label_gradient(at_maximum, S, D, p, mass, label_mass, label_weight, label_ot
 
 
 @inlined
-def find_maximum(x, begin, classes, m, partials, e):
+def find_maximum(begin, classes, m, partials, e):
     """Return where the only maximum of a row stands, from its kept exponentials."""
     t = 0
     while partials[t, 0] != m:
         t += 1
     first = t * TILE
-    return find(e, begin + first, min(TILE, classes - first), exponential_at(m, x))
+    return find(e, begin + first, min(TILE, classes - first), partials[t, 6])

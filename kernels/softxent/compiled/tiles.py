@@ -205,13 +205,15 @@ def _exponential_pass(keep: bool) -> Any:
             t0 = v0 == m
             ties = count_lanes(ties, t0)
             acc, low = add_lanes(acc, low, select(t0, zero, e0))
-        return np.float64(fold_count(ties)), fold_sum(acc, low)
+        peak = lane(exponentials(m, x, centre, exponent), 0)
+        return np.float64(fold_count(ties)), fold_sum(acc, low), np.float64(peak)
 
     return tile_exponentials
 
 
 tile_exponentials = _exponential_pass(keep=False)
-"""Return (how many logits equal the maximum, sum of the other exponentials), both float64."""
+"""Return how many logits equal the maximum, the sum of the other exponentials, and the exponential
+of the maximum, all float64."""
 
 tile_exponentials_kept = _exponential_pass(keep=True)
 """The same, and write the exponentials to e_out, which may be x itself."""
@@ -288,13 +290,6 @@ def write_all(out, begin, count, value):
     """out_j = value."""
     for j in range(begin, begin + count):
         out[j] = value
-
-
-@inlined
-def exponential_at(value, x):
-    """Return the exponential that a tile with the largest logit `value` keeps for it."""
-    centre, exponent = reference(value, x)
-    return lane(exponentials(spread_as(value, x), x, centre, exponent), 0)
 
 
 @inlined

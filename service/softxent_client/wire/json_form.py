@@ -7,6 +7,7 @@ encoder writes the shortest digits of each array's dtype.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import orjson
@@ -89,10 +90,10 @@ def _pieces(array: Array) -> Iterator[bytes]:
     yield b"]"
 
 
-def _dumpable(array: Array) -> Array:
+def _dumpable(array: Array) -> Any:
     """Return what orjson takes: a native, aligned, contiguous array, or a number for a 0-d one."""
     if array.ndim == 0:
-        return array[()]  # type: ignore[no-any-return]
+        return array[()]
     if array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative:
         return array
     return np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
