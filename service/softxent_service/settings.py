@@ -27,37 +27,45 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
     threads: int = Field(
         default_factory=available_cores, ge=1, description="Threads of one kernel."
     )
-    kernels: int = Field(1, ge=1, description="Large batches evaluated at one time.")
+    kernels: int = Field(default=1, ge=1, description="Large batches evaluated at one time.")
     binary_bytes: int = Field(
-        _DEFAULTS.binary_bytes, ge=1, description="Largest binary body, in bytes."
+        default=_DEFAULTS.binary_bytes, ge=1, description="Largest binary body, in bytes."
     )
-    json_bytes: int = Field(_DEFAULTS.json_bytes, ge=1, description="Largest JSON body, in bytes.")
-    tensors: int = Field(_DEFAULTS.tensors, ge=1, description="Most tensors in a body.")
+    json_bytes: int = Field(
+        default=_DEFAULTS.json_bytes, ge=1, description="Largest JSON body, in bytes."
+    )
+    tensors: int = Field(default=_DEFAULTS.tensors, ge=1, description="Most tensors in a body.")
     header_bytes: int = Field(
-        _DEFAULTS.header_bytes, ge=1, description="Largest header of a binary body, in bytes."
+        default=_DEFAULTS.header_bytes,
+        ge=1,
+        description="Largest header of a binary body, in bytes.",
     )
     json_depth: int = Field(
-        _DEFAULTS.json_depth, ge=3, description="Deepest nesting of a JSON body."
+        default=_DEFAULTS.json_depth, ge=3, description="Deepest nesting of a JSON body."
     )
     request_head_bytes: int = Field(
-        64 << 10, ge=1024, description="Largest request line and headers together, in bytes."
+        default=64 << 10,
+        ge=1024,
+        description="Largest request line and headers together, in bytes.",
     )
     body_idle_seconds: float = Field(
-        30.0, gt=0, description="Longest silence while a body arrives, in seconds."
+        default=30.0, gt=0, description="Longest silence while a body arrives, in seconds."
     )
     keep_alive_seconds: int = Field(
-        75, ge=1, description="How long an idle connection is kept, in seconds."
+        default=75, ge=1, description="How long an idle connection is kept, in seconds."
     )
     shutdown_seconds: int = Field(
-        30, ge=0, description="How long a stop waits for requests in progress, in seconds."
+        default=30, ge=0, description="How long a stop waits for requests in progress, in seconds."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe message that is logged."
+        default="info", description="Least severe message that is logged."
     )
 
     @property
