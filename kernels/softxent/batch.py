@@ -16,6 +16,9 @@ from softxent.results import Floats
 TENSORS = ("logits", "labels", "class_weights", "row_weights")
 """The tensors of a batch; the first two are required."""
 
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+"""What logits may be; bfloat16 is the dtype of the package ml_dtypes."""
+
 _NONE = np.empty(0)
 
 
@@ -24,7 +27,7 @@ class Batch:
     """A batch whose shapes and dtypes fit together; the values of labels and weights are unchecked.
 
     Attributes:
-        logits: [N, C] float32 or float64, C-contiguous; the caller's own memory where it was so.
+        logits: [N, C] of one of `DTYPES`, C-contiguous; the caller's own memory where it was so.
         labels: [N] int64.
         class_weights: [C] float64, or empty where every class weighs 1.
         row_weights: [N] float64, or empty where every row weighs 1.
@@ -36,6 +39,16 @@ class Batch:
     class_weights: npt.NDArray[np.float64]
     row_weights: npt.NDArray[np.float64]
     leading: tuple[int, ...]
+
+    @property
+    def is_half(self) -> bool:
+        """Whether logits have 16 bits and are computed in float32."""
+        return self.logits.dtype.itemsize == 2
+
+    @property
+    def row_dtype(self) -> np.dtype[Any]:
+        """Return the dtype of results that have one value a row."""
+        return np.dtype(np.float64 if self.logits.dtype == np.float64 else np.float32)
 
 
 def check_batch(tensors: Mapping[str, Any]) -> Batch:
@@ -84,8 +97,10 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
 def _logits(value: Any) -> Floats:
     logits = _array("logits", value)
     native = logits.dtype.newbyteorder("=")
-    if native not in (np.float32, np.float64):
-        raise TensorError(f"logits must be float32 or float64, not {logits.dtype}", field="logits")
+    if native.name not in DTYPES:
+        raise TensorError(
+            f"logits must be one of {', '.join(DTYPES)}, not {logits.dtype}", field="logits"
+        )
     if logits.ndim < 2:
         raise TensorError(
             f"logits must have at least 2 dimensions [..., C], not {logits.ndim}", field="logits"

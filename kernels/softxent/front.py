@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,7 +13,7 @@ from softxent import TILE
 from softxent.batch import Batch, check_batch, refuse_bad_weights, tile_sizes
 from softxent.compiled import threading
 from softxent.compiled.exact_sum import WORDS, all_finite, total
-from softxent.compiled.loops import row_loop, weight_loop
+from softxent.compiled.loops import half_row_loop, row_loop, weight_loop
 from softxent.errors import (
     EmptyReductionError,
     LabelError,
@@ -22,7 +22,7 @@ from softxent.errors import (
     named_rows,
 )
 from softxent.options import OptionKeywords, Options
-from softxent.output_buffers import Outputs, prepare_outputs
+from softxent.output_buffers import Outputs, bits_of, prepare_outputs
 from softxent.results import CrossEntropyResult
 
 PARALLEL_ELEMENTS = 32_768
@@ -31,6 +31,9 @@ evaluating this many (10 to 20 microseconds)."""
 
 BLOCKS_A_THREAD = 16
 """Blocks of rows for each thread, so that a thread that is held up does not hold up the rest."""
+
+SCRATCH_ELEMENTS = 32_768
+"""Half-precision logits that a thread decodes at a time, if a row is not longer: 128 KiB."""
 
 _NONE = np.empty(0)
 
@@ -49,12 +52,12 @@ def cross_entropy(
 
     Row i gives L_i = -log softmax(logits_i)[labels_i] and dL_i/dlogits_i = softmax(logits_i) -
     onehot(labels_i); derivation and the stable forms used: docs/derivation.md. Computation is in
-    the logits' dtype with every sum in float64; the result does not depend on batch, order,
-    threads or blocks.
+    the logits' dtype, in float32 for those of 16 bits, with every sum in float64; the result does
+    not depend on batch, order, threads or blocks.
 
     Args:
-        logits: [..., C] float32 or float64. C-contiguous arrays are not copied, read-only and
-            unaligned ones included.
+        logits: [..., C] float64, float32, float16, or bfloat16 of the package ml_dtypes.
+            C-contiguous arrays are not copied, read-only and unaligned ones included.
         labels: [...] integers or booleans, in [0, C) or `ignore_index`.
         class_weights: [C], finite, not negative.
         row_weights: [...], finite, not negative; a row of weight 0 is ignored.
@@ -196,7 +199,6 @@ def _run(
     sums = np.zeros((blocks, WORDS), np.int64)
     other_weights, tile_weights = _spread_weights(batch, options)
     arguments = (
-        batch.logits.reshape(-1),
         batch.labels,
         batch.row_weights,
         batch.class_weights,
@@ -207,17 +209,31 @@ def _run(
         options.label_smoothing,
         options.scale,
         divisor,
-        *outputs.flat(),
+        *outputs.flat(batch.logits.dtype),
         sums,
     )
-    loop = row_loop(batch.logits.dtype.name, parallel=parallel)
+    loop = _loop(batch, threads if parallel else 1, arguments)
     if parallel:
         with threading.parallel_loop(threads):
-            loop(*arguments)
+            loop()
     else:
-        loop(*arguments)
+        loop()
     merged: npt.NDArray[np.int64] = sums[0] if blocks == 1 else sums.sum(axis=0)
     return merged
+
+
+def _loop(batch: Batch, threads: int, arguments: tuple[Any, ...]) -> Callable[[], None]:
+    """Return the row loop for the logits' dtype, bound to its arguments."""
+    logits = bits_of(batch.logits)
+    if not batch.is_half:
+        loop = row_loop(batch.logits.dtype.name, parallel=threads > 1)
+        return lambda: loop(logits, *arguments)
+    half_loop = half_row_loop(parallel=threads > 1)
+    classes = batch.logits.shape[1]
+    room = max(1, SCRATCH_ELEMENTS // max(classes, 1)) * classes
+    scratch = np.empty((threads, min(2 * room, 2 * batch.logits.size)), np.float32)
+    bfloat16 = batch.logits.dtype.name == "bfloat16"
+    return lambda: half_loop(logits, bfloat16, *arguments, scratch, scratch)
 
 
 def _spread_weights(
@@ -254,9 +270,11 @@ def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
 
 def warm_up() -> None:
     """Compile, or load from the cache, every kernel there is, and start the kernel threads."""
+    half_row_loop(parallel=False)
     for dtype in (np.float32, np.float64):
         row_loop(np.dtype(dtype).name, parallel=False)
-        rows = PARALLEL_ELEMENTS // 64
+    rows = PARALLEL_ELEMENTS // 64
+    for dtype in (np.float16, np.float32, np.float64):
         cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))
 
 

@@ -24,14 +24,18 @@ class Outputs:
     log_normalizer: Floats | None
     probabilities: Floats | None
 
-    def flat(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return loss, gradient, log-normaliser and probabilities flat; empty is not wanted."""
-        nothing = self.loss[:0].reshape(-1)
+    def flat(self, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """Return loss, gradient, log-normaliser and probabilities flat; empty is not wanted.
+
+        `dtype` is the logits'. Arrays of 16 bits are views of their bits as uint16, because
+        compiled code has no such floats.
+        """
+        loss = self.loss.reshape(-1)
         return (
-            self.loss.reshape(-1),
-            nothing if self.gradient is None else self.gradient.reshape(-1),
-            nothing if self.log_normalizer is None else self.log_normalizer.reshape(-1),
-            nothing if self.probabilities is None else self.probabilities.reshape(-1),
+            loss,
+            bits_of(loss[:0].astype(dtype) if self.gradient is None else self.gradient),
+            loss[:0] if self.log_normalizer is None else self.log_normalizer.reshape(-1),
+            bits_of(loss[:0].astype(dtype) if self.probabilities is None else self.probabilities),
         )
 
     def result(
@@ -52,6 +56,12 @@ class Outputs:
         )
 
 
+def bits_of(array: Floats) -> npt.NDArray[Any]:
+    """Return an array flat, as uint16 where its floats have 16 bits."""
+    flat = array.reshape(-1)
+    return flat.view(np.uint16) if flat.dtype.itemsize == 2 else flat
+
+
 def prepare_outputs(
     batch: Batch,
     options: Options,
@@ -64,18 +74,17 @@ def prepare_outputs(
         OutputBufferError: a buffer is not asked for, has the wrong dtype, shape or strides, is
             read-only, or overlaps an input (other than being the logits) or another buffer.
     """
-    dtype = batch.logits.dtype
-    per_row = batch.leading
-    per_logit = (*batch.leading, batch.logits.shape[1])
-    shapes = {
+    per_row = (batch.leading, batch.row_dtype)
+    per_logit = ((*batch.leading, batch.logits.shape[1]), batch.logits.dtype)
+    forms = {
         "loss": per_row,
         "gradient": per_logit,
         "log_normalizer": per_row,
         "probabilities": per_logit,
     }
     _refuse_unasked(options, out)
-    arrays: dict[str, Floats | None] = dict.fromkeys(shapes)
-    for name, shape in shapes.items():
+    arrays: dict[str, Floats | None] = dict.fromkeys(forms)
+    for name, (shape, dtype) in forms.items():
         if name in out:
             _check_buffer(name, out[name], shape, dtype)
             arrays[name] = out[name]

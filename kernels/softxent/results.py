@@ -16,11 +16,12 @@ class CrossEntropyResult:
     """Loss, gradient and sums of one batch; what was not asked for is None.
 
     Attributes:
-        loss: [N] in the logits' dtype with reduction "none", else one float64. Units: nats.
+        loss: [N] with reduction "none", float64 for float64 logits, else float32; otherwise one
+            float64. Units: nats.
         gradient: [N, C] in the logits' dtype, the exact derivative of `loss` by the logits
             (row by row with reduction "none").
-        log_normalizer: [N], log of the sum of exponentials of a row.
-        probabilities: [N, C], the softmax of the logits.
+        log_normalizer: [N] in the dtype of row losses, log of a row's sum of exponentials.
+        probabilities: [N, C] in the logits' dtype, the softmax of the logits.
         loss_sum: the exact sum of the row losses, rounded once.
         weight_sum: the exact sum over rows of row weight times class weight of the label.
         count: rows that are not ignored.

@@ -61,9 +61,9 @@ class Client(Shared):
     ) -> CrossEntropyResult:
         """Return what `softxent.cross_entropy` returns for the same arguments, to the bit.
 
-        `logits` [..., C] float32 or float64, `labels` [...], `class_weights` [C], `row_weights`
-        [...]. A batch over the service's limit is sent in parts. Arrays of a binary answer are
-        views of the buffer that it was received in.
+        `logits` [..., C] of the library's dtypes, `labels` [...], `class_weights` [C],
+        `row_weights` [...]. A batch over the service's limit is sent in parts. Arrays of a binary
+        answer are views of the buffer that it was received in.
 
         Raises:
             SoftxentError: whatever the library would raise; ServiceUnavailableError and

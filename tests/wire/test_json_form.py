@@ -286,6 +286,24 @@ def test_round_trip_to_the_bit(dtype: str, shape: tuple[int, ...], data: st.Data
         )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_survives_to_the_bit(dtype: str) -> None:
+    patterns = np.arange(65_536, dtype=np.uint16).view(np.dtype(dtype)).reshape(-1, 2)
+    sent = {"logits": patterns, "labels": np.zeros(len(patterns), np.int64)}
+    received = read(b"".join(encode(sent)), dtype)["logits"]
+    numbers = ~np.isnan(patterns.astype(np.float32))
+    assert received.dtype == patterns.dtype
+    assert np.array_equal(received.view(np.uint16)[numbers], patterns.view(np.uint16)[numbers])
+    assert np.isnan(received[~numbers].astype(np.float32)).all()
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("float16", 65520), ("bfloat16", 3.4e38)])
+def test_number_beyond_half_precision(dtype: str, number: float) -> None:
+    with pytest.raises(RowsError, match=dtype) as refused:
+        read(batch(f"[[1,2],[{number},1]]", "[0,0]"), dtype)
+    assert refused.value.rows == (1,)
+
+
 def test_answers_are_read_with_scalars_in_double_precision() -> None:
     body = b'{"loss":0.1,"gradient":[[0.1]],"loss_sum":"NaN","weight_sum":1,"count":2}'
     tensors = decode(body, RESPONSE("float32"), LIMITS)

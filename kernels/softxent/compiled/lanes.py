@@ -223,6 +223,28 @@ def narrow(typing: Any, value: Any, like: Any) -> Any:
     return t(value, like), build
 
 
+@_intrinsic
+def to_int32(typing: Any, value: Any) -> Any:
+    """uint16 lanes as int32 lanes."""
+    t = Lanes(types.int32, value.count)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(args[0], context.get_value_type(t))
+
+    return t(value), build
+
+
+@_intrinsic
+def to_uint16(typing: Any, value: Any) -> Any:
+    """The low 16 bits of int32 lanes."""
+    t = Lanes(types.uint16, value.count)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.trunc(args[0], context.get_value_type(t))
+
+    return t(value), build
+
+
 # Making, loading, storing, folding ------------------------------------------------------------
 
 
@@ -284,6 +306,11 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), build
 
 
+def _llvm_name(t: Lanes) -> str:
+    kind = "f" if isinstance(t.element, types.Float) else "i"
+    return f"v{t.count}{kind}{t.element.bitwidth}"
+
+
 def _first(builder: Any, count: Any, lanes: int) -> Any:
     """Return the mask of the first `count` lanes."""
     vector = ir.VectorType(ir.IntType(64), lanes)
@@ -301,7 +328,7 @@ def load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> An
         vector = context.get_value_type(t)
         mask = _first(builder, args[2], t.count)
         rest = _convert(context, builder, args[3], fill, t)
-        name = f"llvm.masked.load.v{t.count}f{t.element.bitwidth}.p0"
+        name = f"llvm.masked.load.{_llvm_name(t)}.p0"
         function = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(vector, [pointer.type, _I32, mask.type, vector]),
@@ -319,7 +346,7 @@ def store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _vector_pointer(context, builder, value, array, *args[:2])
         mask = _first(builder, args[2], value.count)
-        name = f"llvm.masked.store.v{value.count}f{value.element.bitwidth}.p0"
+        name = f"llvm.masked.store.{_llvm_name(value)}.p0"
         function = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [args[3].type, pointer.type, _I32, mask.type]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import orjson
 
@@ -19,6 +20,8 @@ from softxent_client.wire.schema import Array, Schema
 
 PIECE_NUMBERS = 20_000
 """Numbers in one piece of encoded text, about 256 KiB: orjson keeps the interpreter's lock."""
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 WORDS = {"nan": b'"NaN"', "inf": b'"Infinity"', "-inf": b'"-Infinity"'}
 
@@ -91,7 +94,12 @@ def _pieces(array: Array) -> Iterator[bytes]:
 
 
 def _dumpable(array: Array) -> Any:
-    """Return what orjson takes: a native, aligned, contiguous array, or a number for a 0-d one."""
+    """Return what orjson takes: a native, aligned, contiguous array, or a number for a 0-d one.
+
+    It does not know bfloat16, which is written as the float32 of the same value.
+    """
+    if array.dtype == _BFLOAT16:
+        return _dumpable(array.astype(np.float32))
     if array.ndim == 0:
         return array[()]
     if array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative:

@@ -165,13 +165,18 @@ def _refuse_ragged(name: str, parents: list[Any], length: int) -> None:
 
 
 def _array(name: str, value: Any, shape: tuple[int, ...], field: Field, *, plain: bool) -> Array:
-    kind = field.json_dtype.kind
+    kind = _kind(field)
     if not shape:
         return _scalar(name, value, field)
     flat = _fast(value, kind) if plain else None
     if flat is None:
         flat = _slow(name, value, shape, kind)
     return _narrow(name, flat.reshape(shape), field.json_dtype)
+
+
+def _kind(field: Field) -> str:
+    """Return "i" or "f"; NumPy calls bfloat16, as every dtype it does not own, "V"."""
+    return "i" if field.json_dtype.kind == "i" else "f"
 
 
 def _fast(array: Any, kind: str) -> Array | None:
@@ -249,7 +254,7 @@ def _shown(value: object) -> str | int | float:
 
 def _scalar(name: str, value: Any, field: Field) -> Array:
     """Return a lone number as a 0-d array; floats in double precision, as reductions are."""
-    kind = field.json_dtype.kind
+    kind = _kind(field)
     convert: Callable[[object], float | int | None] = _float if kind == "f" else _integer
     number = convert(value)
     if number is None:
@@ -261,7 +266,8 @@ def _narrow(name: str, wide: Array, dtype: np.dtype[Any]) -> Array:
     if wide.dtype == dtype:
         return wide
     with np.errstate(over="ignore"):
-        narrow = wide.astype(dtype)
+        # bfloat16 by way of float32, in which 16 bits are computed.
+        narrow = (wide.astype(np.float32) if dtype.kind == "V" else wide).astype(dtype)
     if not np.isfinite(narrow).all():
         _refuse_overflow(name, wide, narrow)
     return narrow

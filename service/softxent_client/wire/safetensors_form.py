@@ -28,9 +28,6 @@ ALIGNMENT = 64
 MAX_BYTES = 1 << 62
 """Product of the non-zero dimensions and the item size that NumPy can still address."""
 
-NOT_YET = {"F16": 2, "BF16": 2}
-"""Dtypes of the format that are known and not supported yet, with their sizes."""
-
 METADATA = "__metadata__"
 _ENTRY = {"dtype", "shape", "data_offsets"}
 
@@ -205,10 +202,8 @@ def _naturals(value: object, name: str, what: str) -> list[int]:
 
 
 def _itemsize(name: str, dtype: str) -> int:
-    if dtype in NOT_YET:
-        return NOT_YET[dtype]
     if dtype not in DTYPES:
-        known = ", ".join([*DTYPES, *NOT_YET])
+        known = ", ".join(DTYPES)
         raise TensorError(f"{name} has unknown dtype {dtype!r}; known are {known}", field=name)
     return DTYPES[dtype].itemsize
 

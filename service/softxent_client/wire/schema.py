@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -18,13 +19,15 @@ from softxent.errors import TensorError
 
 Array = npt.NDArray[Any]
 
-FLOATS = ("F64", "F32")
+FLOATS = ("F64", "F32", "F16", "BF16")
 INTEGERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
-NUMBERS = FLOATS + INTEGERS[1:]
+NUMBERS = FLOATS[:2] + INTEGERS[1:]
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
     "BOOL": np.dtype("?"),
     "I8": np.dtype("i1"),
     "I16": np.dtype("<i2"),
@@ -133,6 +136,7 @@ def _expected(low: int, high: int) -> str:
 
 
 _FLOAT64 = np.dtype(np.float64)
+_FLOAT32 = np.dtype(np.float32)
 _INT64 = np.dtype(np.int64)
 
 
@@ -153,15 +157,16 @@ def REQUEST(logits_dtype: str = "float32") -> Schema:  # noqa: N802
 
 @cache
 def RESPONSE(logits_dtype: str = "float32") -> Schema:  # noqa: N802
-    """Return what an evaluation's answer may hold; JSON arrays become `logits_dtype`."""
-    values = Field(FLOATS, np.dtype(logits_dtype))
+    """Return what an evaluation's answer may hold for logits of this dtype."""
+    per_logit = Field(FLOATS, np.dtype(logits_dtype))
+    per_row = Field(FLOATS[:2], _FLOAT64 if logits_dtype == "float64" else _FLOAT32)
     scalar = Field(("F64",), _FLOAT64, max_rank=0)
     return Schema(
         fields={
-            "loss": values,
-            "gradient": values,
-            "log_normalizer": values,
-            "probabilities": values,
+            "loss": per_row,
+            "gradient": per_logit,
+            "log_normalizer": per_row,
+            "probabilities": per_logit,
             "loss_sum": scalar,
             "weight_sum": scalar,
             "count": Field(("I64",), _INT64, max_rank=0),

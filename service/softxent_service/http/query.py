@@ -10,7 +10,8 @@ from softxent import Options
 from softxent.errors import OptionError
 from softxent_client.wire import JSON
 
-LOGITS_DTYPES = ("float32", "float64")
+LOGITS_DTYPES = ("float32", "float64", "float16", "bfloat16")
+"""What JSON logits may become, the default first."""
 
 
 @dataclass(frozen=True)
