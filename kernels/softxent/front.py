@@ -271,10 +271,10 @@ def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
 def warm_up() -> None:
     """Compile, or load from the cache, every kernel there is, and start the kernel threads."""
     half_row_loop(parallel=False)
-    for dtype in (np.float32, np.float64):
-        row_loop(np.dtype(dtype).name, parallel=False)
+    for dtype in ("float32", "float64"):
+        row_loop(dtype, parallel=False)
     rows = PARALLEL_ELEMENTS // 64
-    for dtype in (np.float16, np.float32, np.float64):
+    for dtype in ("float16", "float32", "float64"):
         cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))
 
 

@@ -10,7 +10,8 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import get_thread_id, prange, types
+from numba import prange, types
+from numba.np.ufunc.parallel import get_thread_id
 
 from softxent.compiled.compilation import inlined, kernel, shared
 from softxent.compiled.exact_sum import accumulate
