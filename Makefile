@@ -9,11 +9,11 @@ PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint fix bench demo
+.PHONY: help run test test-bits lint fix bench accuracy demo
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
-		do printf '%-12s %s\n' "$$verb" "$$what"; done
+		do printf '%-16s %s\n' "$$verb" "$$what"; done
 
 run: $(READY) ## serve on 127.0.0.1:8000; ARGS="--port 9000" passes flags
 	@echo "run: softxent serve $(ARGS)"
@@ -22,6 +22,10 @@ run: $(READY) ## serve on 127.0.0.1:8000; ARGS="--port 9000" passes flags
 test: $(READY) ## run the tests; ARGS="-k name" passes flags
 	@echo "test: pytest $(ARGS)"
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-bits: $(READY) ## compare bits over processor levels and without FMA in libm; takes minutes
+	@echo "test-bits: pytest tests/kernels/bits_on_every_target.py $(ARGS)"
+	@$(BIN)/python -m pytest tests/kernels/bits_on_every_target.py $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
@@ -43,6 +47,10 @@ fix: $(READY) ## format, and repair what can be repaired by machine
 bench: $(PEERS) ## measure, and print tables; ARGS passes flags
 	@echo "bench: benchmarks/run.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/run.py $(ARGS)
+
+accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
+	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
+	@.venv-peers/bin/python benchmarks/accuracy.py --write $(ARGS)
 
 demo: $(READY) ## train a classifier through a service started for it
 	@echo "demo: examples/demo.py $(ARGS)"

@@ -1,0 +1,313 @@
+"""A large set of batches that is the same everywhere, and the SHA-256 of what they evaluate to.
+
+Inputs come from a counter-based integer generator and from operations that IEEE 754 rounds
+correctly: no random stream of a library and no function of libm stands in between. Run as a
+program, this file prints the hashes as JSON; with --write it makes the golden ones again:
+
+    .venv/bin/python tests/kernels/bit_cases.py --write
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import softxent
+from softxent import CrossEntropyResult, cross_entropy
+
+Array = npt.NDArray[Any]
+Integers = npt.NDArray[np.int64]
+Evaluate = Callable[["Batch", dict[str, Any]], dict[str, Any]]
+
+GOLDEN = Path(__file__).with_name("golden_bits.json")
+DTYPES = ("float32", "float64")
+CLASSES = (1, 2, 3, 7, 10, 16, 31, 32, 33, 64, 100, 1_000, 4_096, 4_097, 9_000, 40_000)
+ELEMENTS = 120_000
+"""At least this many logits a batch: enough for the parallel loop whatever the classes."""
+
+ROWS = ("loss", "gradient", "log_normalizer", "probabilities")
+SUMS = ("loss_sum", "weight_sum", "count")
+
+
+# Integers ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Generator:
+    """Steele, Lea and Flood's SplitMix64, as a function of a counter."""
+
+    state: int
+
+    @classmethod
+    def named(cls, name: str) -> Generator:
+        """Return a generator whose stream belongs to the name."""
+        return cls(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+
+    def words(self, *shape: int) -> npt.NDArray[np.uint64]:
+        """Return the next 64-bit words."""
+        count = int(np.prod(shape))
+        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64(self.state)
+        self.state = (self.state + count * 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return (z ^ (z >> np.uint64(31))).reshape(shape)
+
+    def below(self, limit: int, *shape: int) -> Integers:
+        """Return integers in [0, limit), limit < 2^32."""
+        return ((self.words(*shape) >> np.uint64(32)) * np.uint64(limit) >> np.uint64(32)).astype(
+            np.int64
+        )
+
+    def bell(self, *shape: int) -> npt.NDArray[np.float64]:
+        """Return multiples of 2^-15 that fall nearly like normal numbers of deviation 1.15."""
+        words = self.words(*shape)
+        fields = [(words >> np.uint64(16 * i)) & np.uint64(0xFFFF) for i in range(4)]
+        total = np.sum(fields, axis=0).astype(np.int64)
+        return np.asarray((total - 2 * 0xFFFF) / 2.0**15, np.float64)
+
+    def patterns(self, dtype: str, exponents: int, *shape: int) -> Array:
+        """Return numbers of any sign and mantissa with `exponents` binary orders around 1.
+
+        0 orders: subnormal numbers.
+        """
+        unsigned, fraction, one = (
+            (np.uint32, 23, 127) if dtype == "float32" else (np.uint64, 52, 1023)
+        )
+        mantissa = self.words(*shape) >> np.uint64(64 - fraction)
+        sign = self.below(2, *shape).astype(np.uint64) << np.uint64(64 if fraction > 30 else 32) - 1
+        biased = np.zeros(shape, np.uint64)
+        if exponents:
+            lowest = one - exponents // 2
+            biased = (self.below(exponents, *shape) + lowest).astype(np.uint64)
+        bits = (sign | biased << np.uint64(fraction) | mantissa).astype(unsigned)
+        return np.asarray(bits.view(dtype))
+
+
+# Batches ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Logits [N, C], labels [N]."""
+
+    logits: Array
+    labels: Integers
+
+    def rows(self, rows: Any) -> Batch:
+        """Return some of the rows."""
+        return Batch(self.logits[rows], self.labels[rows])
+
+
+def families(g: Generator, dtype: str, rows: int, classes: int) -> Iterator[Array]:
+    """Yield blocks of logits [rows, classes], each a way to lose digits or to meet an edge."""
+    shape = rows, classes
+    place = np.arange(classes)
+    chosen = place == g.below(classes, rows, 1)
+    for scale in (2.0**-24, 0.125, 1.0, 8.0, 64.0, 256.0):
+        yield g.bell(*shape) * scale
+    for offset in (1e8, -1e8, 1e4, 511.5, -511.5, 4095.5, -4096.5):
+        yield g.bell(*shape) + offset
+    for gap in (4.0, 17.0, 40.0, 87.5, 92.0, 103.9, 350.0, 708.5, 745.2):
+        yield np.where(chosen, gap, 0.0)
+        yield np.where(chosen, gap, g.below(7, *shape) / 8)
+    for value in (0.0, 0.1, 512.0, -4096.0, 1e8, -1e30):
+        yield np.full(shape, value)
+    yield place * 7919 % classes * (120.0 / classes) - 60.0 + g.bell(rows, 1)
+    yield place * -1e6 + g.bell(rows, 1)
+    yield g.below(5, *shape) - 2.0
+    yield (g.below(3, *shape) - 1.0) * 350.0
+    yield np.where(g.below(2, *shape) == 0, 0.0, -0.0)
+    yield np.where(g.below(3, *shape) == 0, -1e8, g.bell(*shape))
+    for exponents in (0, 12, 40, 250):
+        yield g.patterns(dtype, exponents, *shape)
+    yield g.patterns("float64", 2000, *shape) if dtype == "float64" else g.bell(*shape) * 4
+    yield np.where(g.below(3, *shape) == 0, -np.inf, g.bell(*shape))
+    yield np.where(chosen, g.bell(rows, 1), -np.inf)
+    yield np.where(chosen, np.nan, g.bell(*shape))
+    yield np.where(chosen, np.inf, g.bell(*shape))
+    yield np.full(shape, -np.inf)
+
+
+@functools.lru_cache(maxsize=1)
+def batch(dtype: str, classes: int) -> Batch:
+    """Return every family, row by row in turns; every third label stands at the maximum."""
+    g = Generator.named(f"{dtype} {classes}")
+    rows = 1 + ELEMENTS // (50 * classes)
+    blocks = [np.asarray(b, dtype) for b in families(g, dtype, rows, classes)]
+    logits = np.stack(np.broadcast_arrays(*blocks), axis=1).reshape(-1, classes)
+    labels = g.below(classes, len(logits))
+    labels[::3] = logits[::3].argmax(axis=1)
+    return Batch(logits, labels)
+
+
+def option_sets(rows: int, classes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield names and keyword arguments; those of `ROW_ARGUMENTS` hold a value a row."""
+    g = Generator.named(f"options {rows} {classes}")
+    weights = (1 + g.below(1000, classes)) / 512
+    weights[g.below(4, classes) == 0] = 0.0
+    weights[classes // 2] = 1e12
+    moderate = np.array([0.0, 0.3, 1.0, 7.7])[g.below(4, rows)]
+    extreme = np.array([0.0, 1e-320, 1e-42, 0.3, 1.0, 1e39, 1e300])[g.below(7, rows)]
+    yield "plain", {}
+    yield "smoothed", {"label_smoothing": 0.1}
+    yield "spread", {"label_smoothing": 1.0, "scale": 3.0}
+    yield "weighted", {"class_weights": weights}
+    yield "weighted, smoothed", {"class_weights": weights, "label_smoothing": 0.3}
+    yield "extreme row weights", {"row_weights": extreme, "scale": -0.37, "ignore_index": 1}
+    yield "extreme row weights, smoothed", {"row_weights": extreme, "label_smoothing": 0.01}
+    yield "extreme scale", {"scale": 1e-38, "label_smoothing": 0.5, "class_weights": weights}
+    yield "mean", {"reduction": "mean", "row_weights": moderate, "label_smoothing": 0.1}
+    yield "mean by denominator", {"reduction": "mean", "denominator": 7e5, "scale": 65536.0}
+
+
+ROW_ARGUMENTS = ("row_weights",)
+
+
+def of_rows(options: dict[str, Any], rows: Integers) -> dict[str, Any]:
+    """Return the options of some of the rows."""
+    return {n: v[rows] if n in ROW_ARGUMENTS else v for n, v in options.items()}
+
+
+# Ways to evaluate a batch -----------------------------------------------------------------------
+
+
+def evaluate(given: Batch, options: dict[str, Any], **how: Any) -> CrossEntropyResult:
+    """Evaluate a batch with every output; rows that are not finite are returned."""
+    return cross_entropy(
+        given.logits, given.labels, outputs=ROWS, non_finite="propagate", **options, **how
+    )
+
+
+WHOLE = ("one thread", "two threads", "in place")
+"""The ways that have sums: one call evaluates every row."""
+
+
+def whole(threads: int) -> Evaluate:
+    """Return a way that takes the batch as it is."""
+    return lambda given, options: vars(evaluate(given, options, num_threads=threads))
+
+
+def in_place(given: Batch, options: dict[str, Any]) -> dict[str, Any]:
+    """Write the gradient over a copy of the logits."""
+    copied = Batch(given.logits.copy(), given.labels)
+    return vars(evaluate(copied, options, out={"gradient": copied.logits}))
+
+
+def in_pieces(pieces: list[Integers]) -> Evaluate:
+    """Return a way that evaluates the rows of each piece on their own, in any order."""
+
+    def way(given: Batch, options: dict[str, Any]) -> dict[str, Any]:
+        if options.get("reduction") == "mean":
+            divisor = evaluate(given, options).weight_sum
+            options = {"denominator": divisor} | options
+        parts: dict[str, list[Array]] = {}
+        for rows in pieces:
+            result = evaluate(given.rows(rows), of_rows(options, rows))
+            for name, values in _rows_of(vars(result), options).items():
+                parts.setdefault(name, []).append(values)
+        place = np.argsort(np.concatenate(pieces))
+        return {name: np.concatenate(values)[place] for name, values in parts.items()}
+
+    return way
+
+
+def chunked(rows: int, size: int) -> Evaluate:
+    """Return a way that takes consecutive rows, `size` at a time."""
+    return in_pieces([np.arange(i, min(i + size, rows)) for i in range(0, rows, size)])
+
+
+def reordered(rows: int) -> Evaluate:
+    """Return a way that takes all rows in another order."""
+    return in_pieces([np.argsort(Generator.named("order").words(rows), kind="stable")])
+
+
+def ways(rows: int) -> dict[str, Evaluate]:
+    """Return every way to evaluate a batch of this many rows."""
+    return {
+        "one thread": whole(1),
+        "two threads": whole(2),
+        "in place": in_place,
+        "reordered": reordered(rows),
+        "chunked": chunked(rows, 13 + rows // 40),
+    }
+
+
+# Hashes -----------------------------------------------------------------------------------------
+
+
+def _rows_of(values: dict[str, Any], options: dict[str, Any]) -> dict[str, Array]:
+    """Return the outputs that hold a value a row: the mean of the loss does not."""
+    names = [n for n in ROWS if n != "loss" or "reduction" not in options]
+    return {n: values[n] for n in names if n in values}
+
+
+def _add(digest: Any, values: Any) -> None:
+    """Add the bytes of an array, with one NaN for all of them; its sign and payload are free."""
+    array = np.array(values)
+    if array.dtype.kind == "f":
+        array[np.isnan(array)] = np.nan
+    digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def hashes(dtype: str, classes: int, way: str) -> dict[str, str]:
+    """Return name -> SHA-256 of one batch under every set of options; sums where there are any."""
+    given = batch(dtype, classes)
+    evaluate_so = ways(len(given.labels))[way]
+    found: dict[str, str] = {}
+    sums = hashlib.sha256()
+    # One NaN, infinity or 1e30 would leave nothing of the other rows in a sum.
+    calm = np.flatnonzero(np.asarray(evaluate(given, {}).loss) < 1e6)
+    for name, options in option_sets(*given.logits.shape):
+        values = evaluate_so(given, options)
+        digest = hashlib.sha256()
+        for output in _rows_of(values, options).values():
+            _add(digest, output)
+        found[f"{dtype} {classes} {name}"] = digest.hexdigest()
+        if way in WHOLE:
+            values = evaluate_so(given.rows(calm), of_rows(options, calm))
+            for field in (*SUMS, "loss") if "reduction" in options else SUMS:
+                _add(sums, values[field])
+    if way in WHOLE:
+        found[f"{dtype} {classes} sums"] = sums.hexdigest()
+    return found
+
+
+def golden() -> tuple[int, dict[str, str]]:
+    """Return the numerics version that the golden hashes belong to, and the hashes."""
+    stored = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    return stored["numerics"], stored["sha256"]
+
+
+def main() -> None:
+    """Print the hashes of every batch, or make the golden ones again."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--way", default="one thread")
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES)
+    parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
+    parser.add_argument("--write", action="store_true", help=f"write {GOLDEN.name}")
+    given = parser.parse_args()
+    found: dict[str, str] = {}
+    for dtype in given.dtypes:
+        for classes in given.classes:
+            found |= hashes(dtype, classes, given.way)
+    stored = {"numerics": softxent.NUMERICS_VERSION, "sha256": found}
+    text = json.dumps(stored, indent=1) + "\n"
+    if given.write:
+        GOLDEN.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
