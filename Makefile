@@ -9,7 +9,7 @@ PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits lint fix bench accuracy demo
+.PHONY: help run test test-bits test-peers lint fix bench accuracy demo
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -26,6 +26,10 @@ test: $(READY) ## run the tests; ARGS="-k name" passes flags
 test-bits: $(READY) ## compare bits over processor levels and without FMA in libm; takes minutes
 	@echo "test-bits: pytest tests/kernels/bits_on_every_target.py $(ARGS)"
 	@$(BIN)/python -m pytest tests/kernels/bits_on_every_target.py $(ARGS)
+
+test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/conventions.md
+	@echo "test-peers: pytest tests/peers $(ARGS)"
+	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
@@ -72,11 +76,12 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# torch stays out of the lock: gigabytes that only measuring needs. What .venv has is shared.
-$(PEERS): $(READY)
-	@echo "setup: making .venv-peers with torch, to measure against"
+# The libraries compared with stay out of the lock: gigabytes that only this needs. What .venv has is
+# shared, and shared first, so that nothing is installed twice.
+$(PEERS): $(READY) tests/peers/requirements.txt
+	@echo "setup: making .venv-peers with the libraries to compare with"
 	@$(BIN)/python -m venv --clear .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-peers/shared.pth
 	@mv .venv-peers/shared.pth "$$(.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
 	@touch $@

@@ -17,7 +17,7 @@ import softxent
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*ROOT.glob("kernels/**/*.py"), *ROOT.glob("service/**/*.py")])
 COMPILATION = ROOT / "kernels/softxent/compiled/compilation.py"
-VERBS = ("run", "test", "test-bits", "lint", "fix", "bench", "accuracy", "demo")
+VERBS = ("run", "test", "test-bits", "test-peers", "lint", "fix", "bench", "accuracy", "demo")
 
 
 def text(name: str) -> str:

@@ -245,6 +245,9 @@ def _spread_weights(
     dominates leaves the sum of the others its digits.
     """
     weights = batch.class_weights
+    if not batch.labels.size:
+        # Without rows, the number of classes costs no bytes and bounds nothing.
+        return _NONE, _NONE
     sizes = tile_sizes(batch.logits.shape[1], TILE)
     if not weights.size:
         return _NONE, sizes
