@@ -5,6 +5,9 @@ Each case names status, slug and field; a good request follows it on the same se
 
 from __future__ import annotations
 
+import json
+import struct
+
 import numpy as np
 import pytest
 from service_support import (
@@ -183,3 +186,17 @@ def test_binary_batches_are_checked_as_json_ones(service_url: str) -> None:
     extra = {**batch(), "weights": np.ones(3)}
     assert_problem(post(service_url, binary(extra), BINARY), 422, "invalid-tensor", "weights")
     assert_alive(service_url)
+
+
+@pytest.mark.parametrize("classes", [2**40, 2**42, 2**50, 2**59])
+def test_classes_without_rows_cost_nothing(service_url: str, classes: int) -> None:
+    """No byte stands behind the number of classes, so nothing may be allocated by it."""
+    header = json.dumps(
+        {
+            "logits": {"dtype": "F32", "shape": [0, classes], "data_offsets": [0, 0]},
+            "labels": {"dtype": "I64", "shape": [0], "data_offsets": [0, 0]},
+        }
+    ).encode()
+    answer = post(service_url, struct.pack("<Q", len(header)) + header, BINARY)
+    assert answer.status_code == 200
+    assert post(service_url, binary(batch()), BINARY).status_code == 200
