@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,7 +13,8 @@ from softxent import TILE
 from softxent.batch import Batch, check_batch, refuse_bad_weights, tile_sizes
 from softxent.compiled import threading
 from softxent.compiled.exact_sum import WORDS, all_finite, total
-from softxent.compiled.loops import half_row_loop, row_loop, weight_loop
+from softxent.compiled.loops import row_loop, weight_loop
+from softxent.compiled.task import Task
 from softxent.errors import (
     EmptyReductionError,
     LabelError,
@@ -31,9 +32,6 @@ evaluating this many (10 to 20 microseconds)."""
 
 BLOCKS_A_THREAD = 16
 """Blocks of rows for each thread, so that a thread that is held up does not hold up the rest."""
-
-SCRATCH_ELEMENTS = 32_768
-"""Half-precision logits that a thread decodes at a time, if a row is not longer: 128 KiB."""
 
 _NONE = np.empty(0)
 
@@ -193,47 +191,61 @@ def _run(
     batch: Batch, options: Options, divisor: float, outputs: Outputs, threads: int
 ) -> npt.NDArray[np.int64]:
     """Run the row loop; return the accumulator of the losses."""
-    rows, classes = batch.logits.shape
+    rows = len(batch.labels)
     parallel = threads > 1 and rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
     blocks = min(rows, threads * BLOCKS_A_THREAD) if parallel else min(rows, 1)
     sums = np.zeros((blocks, WORDS), np.int64)
-    other_weights, tile_weights = _spread_weights(batch, options)
-    arguments = (
-        batch.labels,
-        batch.row_weights,
-        batch.class_weights,
-        other_weights,
-        tile_weights,
-        classes,
-        *_ignored(options),
-        options.label_smoothing,
-        options.scale,
-        divisor,
-        *outputs.flat(batch.logits.dtype),
-        sums,
-    )
-    loop = _loop(batch, threads if parallel else 1, arguments)
+    task = make_task(batch, options, divisor, outputs)
+    kind = "half" if batch.is_half else batch.logits.dtype.name
+    loop = row_loop(kind, transformed=False, parallel=parallel)
     if parallel:
         with threading.parallel_loop(threads):
-            loop()
+            loop(task, rows, sums)
     else:
-        loop()
+        loop(task, rows, sums)
     merged: npt.NDArray[np.int64] = sums[0] if blocks == 1 else sums.sum(axis=0)
     return merged
 
 
-def _loop(batch: Batch, threads: int, arguments: tuple[Any, ...]) -> Callable[[], None]:
-    """Return the row loop for the logits' dtype, bound to its arguments."""
-    logits = bits_of(batch.logits)
-    if not batch.is_half:
-        loop = row_loop(batch.logits.dtype.name, parallel=threads > 1)
-        return lambda: loop(logits, *arguments)
-    half_loop = half_row_loop(parallel=threads > 1)
+def make_task(batch: Batch, options: Options, divisor: float, outputs: Outputs) -> Task:
+    other_weights, tile_weights = _spread_weights(batch, options)
     classes = batch.logits.shape[1]
-    room = max(1, SCRATCH_ELEMENTS // max(classes, 1)) * classes
-    scratch = np.empty((threads, min(2 * room, 2 * batch.logits.size)), np.float32)
-    bfloat16 = batch.logits.dtype.name == "bfloat16"
-    return lambda: half_loop(logits, bfloat16, *arguments, scratch, scratch)
+    ignores, ignore_index = _ignored(options)
+    loss, gradient, log_normalizer, probabilities = outputs.flat(batch.logits.dtype)
+    return Task(
+        logits=bits_of(batch.logits),
+        bfloat16=batch.logits.dtype.name == "bfloat16",
+        labels=batch.labels,
+        row_weights=batch.row_weights,
+        class_weights=batch.class_weights,
+        other_weights=other_weights,
+        tile_weights=tile_weights,
+        target=loss[:0],
+        stored_target=np.empty(0, np.uint16),
+        target_indices=np.empty(0, np.int64),
+        target_log_probabilities=_NONE,
+        mask=np.empty(0, np.uint8),
+        masks_rows=False,
+        classes=classes,
+        entries=0,
+        ignores=ignores,
+        ignore_index=ignore_index,
+        smoothing=options.label_smoothing,
+        spread_mass=options.label_smoothing / max(classes, 1),
+        spares_label=False,
+        hard_weight=0.0,
+        tail=0,
+        z_loss=0.0,
+        softcap=0.0,
+        inverse=1.0,
+        inverse_low=0.0,
+        scale=options.scale,
+        divisor=divisor,
+        loss_out=loss,
+        gradient_out=gradient,
+        log_normalizer_out=log_normalizer,
+        probabilities_out=probabilities,
+    )
 
 
 def _spread_weights(
@@ -273,9 +285,8 @@ def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
 
 def warm_up() -> None:
     """Compile, or load from the cache, every kernel there is, and start the kernel threads."""
-    half_row_loop(parallel=False)
-    for dtype in ("float32", "float64"):
-        row_loop(dtype, parallel=False)
+    for kind in ("float32", "float64", "half"):
+        row_loop(kind, transformed=False, parallel=False)
     rows = PARALLEL_ELEMENTS // 64
     for dtype in ("float16", "float32", "float64"):
         cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))

@@ -11,7 +11,8 @@ import pytest
 from oracle import Array
 
 from softxent.compiled.compilation import shared
-from softxent.compiled.lanes import LANES, load, load_first, store, store_first
+from softxent.compiled.lanes import LANES
+from softxent.compiled.memory import load, load_first, store, store_first
 
 
 @shared

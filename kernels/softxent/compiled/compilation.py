@@ -27,7 +27,14 @@ compile_events = 0
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Mark a building block: typed where it is called, and always inlined there."""
-    return numba.njit(function, forceinline=True, error_model="numpy", nogil=True)
+    return numba.njit(
+        function,
+        forceinline=True,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        error_model="numpy",
+        nogil=True,
+    )
 
 
 def shared(function: Callable[..., Any]) -> Any:
@@ -44,6 +51,12 @@ def kernel(function: Callable[..., Any], signature: Any, *, parallel: bool = Fal
     dispatcher.disable_compile()
     compile_events += sum(dispatcher.stats.cache_misses.values())
     return dispatcher
+
+
+def address_of(dispatcher: Any) -> int:
+    """Return where the machine code of a kernel begins."""
+    (compiled,) = dispatcher.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
 @functools.cache

@@ -174,6 +174,32 @@ def exp_scaled(v, v_low, exponent):
 
 
 @inlined
+def expm1_pair(v, v_low):
+    """Return exp(v + v_low) - 1 for v <= 0 as an unevaluated sum of two float64; -inf gives -1."""
+    v_low = select(v < -64.0, 0.0, v_low)
+    v = select(v < -64.0, -64.0, v)
+    n = fma(v, FLOAT64.log2_e, _MAGIC) - _MAGIC
+    r, r_low = two_sum(fma(n, -FLOAT64.ln2_high, v), fma(n, -FLOAT64.ln2_low, v_low))
+    tail = r_low + (r * r_low + r * r * exp_quotient(r))
+    power = power_of_two(n)
+    high, low = two_sum(power - 1.0, power * r)
+    return two_sum(high, low + power * tail)
+
+
+@inlined
+def tanh_pair(v, v_low):
+    """Return tanh(v + v_low) for v >= 0, as an unevaluated sum of two float64, and its derivative.
+
+    tanh(v) = -u / (2 + u) and 1 - tanh(v)^2 = 4 (1 + u) / (2 + u)^2, with u = exp(-2 v) - 1.
+    """
+    u, u_low = expm1_pair(-2.0 * v, -2.0 * v_low)
+    below, below_low = two_sum(2.0, u)
+    high, low = divide_pair(0.0 - u, 0.0 - u_low, below, below_low + u_low)
+    power = exp_scaled(-2.0 * v, -2.0 * v_low, 0.0)
+    return high, low, (4.0 * power) / (below * below)
+
+
+@inlined
 def divide_pair(a, a_low, b, b_low):
     """Return (a + a_low) / (b + b_low) as an unevaluated sum of two float64."""
     quotient = a / b
@@ -197,6 +223,12 @@ def rint(v):
 def log1p(s):
     """Return log(1 + s) for float64 s in [0, 2^1023]; NaN gives NaN."""
     u, u_low = two_sum(1.0, s)
+    return log_pair(u, u_low)
+
+
+@inlined
+def log_pair(u, u_low):
+    """Return log(u + u_low) for a normal float64 u > 0; NaN gives NaN."""
     k = (bits(u) - _SQRT_HALF_BITS) >> 52
     u = from_bits(bits(u) - (k << 52))
     u_low = u_low * from_bits((_EXPONENT_ONE - k) << 52)

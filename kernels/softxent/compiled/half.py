@@ -10,19 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.lanes import (
-    LANES,
-    bits,
-    from_bits,
-    load,
-    load_first,
-    select,
-    spread_as,
-    store,
-    store_first,
-    to_int32,
-    to_uint16,
-)
+from softxent.compiled.lanes import LANES, bits, from_bits, select, spread_as, to_int32, to_uint16
+from softxent.compiled.memory import load, load_first, store, store_first
 
 _SIGN = 0x8000
 _INFINITY_32 = 0x7F800000

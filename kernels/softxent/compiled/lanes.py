@@ -21,10 +21,9 @@ from numba.extending import lower_builtin, models, register_model
 
 LANES = 16
 
-_intrinsic: Callable[[Callable[..., Any]], Any] = extending.intrinsic
-_I32 = ir.IntType(32)
+intrinsic: Callable[[Callable[..., Any]], Any] = extending.intrinsic
+I32 = ir.IntType(32)
 _BITS = {types.float32: types.int32, types.float64: types.int64}
-_UNALIGNED = 1
 
 
 class Lanes(types.Type):
@@ -52,19 +51,24 @@ def _element(t: types.Type) -> Any:
     return t.element if isinstance(t, Lanes) else t
 
 
-def _spread(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+def spread_value(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+    """Return the LLVM value of a vector whose lanes are all `value`."""
     undefined = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(undefined, value, _I32(0))
-    zeros = ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
+    first = builder.insert_element(undefined, value, I32(0))
+    zeros = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, undefined, zeros)
 
 
-def _convert(context: Any, builder: Any, value: Any, source: types.Type, to: types.Type) -> Any:
+def convert(context: Any, builder: Any, value: Any, source: types.Type, to: types.Type) -> Any:
     """Return `value` as `to`: the same, a cast scalar, or a scalar cast and spread."""
     if source == to:
         return value
     scalar = context.cast(builder, value, source, _element(to))
-    return _spread(builder, scalar, context.get_value_type(to)) if isinstance(to, Lanes) else scalar
+    return (
+        spread_value(builder, scalar, context.get_value_type(to))
+        if isinstance(to, Lanes)
+        else scalar
+    )
 
 
 # Operators ------------------------------------------------------------------------------------
@@ -93,7 +97,7 @@ def _operator(
         lanes = next(t for t in sig.args if isinstance(t, Lanes))
         build: Any = on_floats if isinstance(lanes.element, types.Float) else on_integers
         operands = (
-            _convert(context, builder, a, t, lanes) for a, t in zip(args, sig.args, strict=True)
+            convert(context, builder, a, t, lanes) for a, t in zip(args, sig.args, strict=True)
         )
         return build(builder, *operands)
 
@@ -136,15 +140,13 @@ def _common(*operands: types.Type) -> types.Type:
     return next((t for t in operands if isinstance(t, Lanes)), operands[-1])
 
 
-@_intrinsic
+@intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
     t = _common(a, b, c)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        operands = [
-            _convert(context, builder, v, s, t) for v, s in zip(args, sig.args, strict=True)
-        ]
+        operands = [convert(context, builder, v, s, t) for v, s in zip(args, sig.args, strict=True)]
         llvm = context.get_value_type(t)
         shape = f"v{t.count}" if isinstance(t, Lanes) else ""
         name = f"llvm.fma.{shape}f{_element(t).bitwidth}"
@@ -156,15 +158,13 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return t(a, b, c), build
 
 
-@_intrinsic
+@intrinsic
 def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where the condition holds, else b: `select(x > y, x, y)` is one max instruction."""
     t = _common(a, b)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        chosen = [
-            _convert(context, builder, v, s, t) for v, s in zip(args[1:], (a, b), strict=True)
-        ]
+        chosen = [convert(context, builder, v, s, t) for v, s in zip(args[1:], (a, b), strict=True)]
         flag = args[0]
         if not isinstance(condition, Lanes):
             flag = context.cast(builder, flag, condition, types.boolean)
@@ -174,7 +174,7 @@ def select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
     return t(condition, a, b), build
 
 
-@_intrinsic
+@intrinsic
 def bits(typing: Any, value: Any) -> Any:
     """The bit pattern of a float, as an integer of the same width."""
     t = _like(value, _BITS[_element(value)])
@@ -185,7 +185,7 @@ def bits(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-@_intrinsic
+@intrinsic
 def from_bits(typing: Any, pattern: Any) -> Any:
     """The float that has this bit pattern."""
     wide = _element(pattern).bitwidth == 64
@@ -197,7 +197,7 @@ def from_bits(typing: Any, pattern: Any) -> Any:
     return t(pattern), build
 
 
-@_intrinsic
+@intrinsic
 def widen(typing: Any, value: Any) -> Any:
     """As float64, which is exact."""
     t = _like(value, types.float64)
@@ -210,7 +210,7 @@ def widen(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-@_intrinsic
+@intrinsic
 def narrow(typing: Any, value: Any, like: Any) -> Any:
     """float64 rounded once to the element type of `like`, an array."""
     t = _like(value, like.dtype)
@@ -223,7 +223,7 @@ def narrow(typing: Any, value: Any, like: Any) -> Any:
     return t(value, like), build
 
 
-@_intrinsic
+@intrinsic
 def to_int32(typing: Any, value: Any) -> Any:
     """uint16 lanes as int32 lanes."""
     t = Lanes(types.int32, value.count)
@@ -234,7 +234,7 @@ def to_int32(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-@_intrinsic
+@intrinsic
 def to_uint16(typing: Any, value: Any) -> Any:
     """The low 16 bits of int32 lanes."""
     t = Lanes(types.uint16, value.count)
@@ -245,144 +245,33 @@ def to_uint16(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-# Making, loading, storing, folding ------------------------------------------------------------
+# Spreading and folding ----------------------------------------------------------------------
 
 
-@_intrinsic
+@intrinsic
 def spread(typing: Any, value: Any) -> Any:
     """Every lane the same value."""
     t = Lanes(value)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _spread(builder, args[0], context.get_value_type(t))
+        return spread_value(builder, args[0], context.get_value_type(t))
 
     return t(value), build
 
 
-@_intrinsic
+@intrinsic
 def spread_as(typing: Any, value: Any, like: Any) -> Any:
     """Every lane the same value, in the element type of `like`, an array."""
     t = Lanes(like.dtype)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _convert(context, builder, args[0], value, t)
+        return convert(context, builder, args[0], value, t)
 
     return t(value, like), build
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index], inbounds=True)
-
-
-def _vector_pointer(
-    context: Any, builder: Any, t: Lanes, array_type: Any, array: Any, i: Any
-) -> Any:
-    pointer = _pointer(context, builder, array_type, array, i)
-    return builder.bitcast(pointer, context.get_value_type(t).as_pointer())
-
-
-@_intrinsic
-def load(typing: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 16] of a flat array, aligned or not."""
-    t = Lanes(array.dtype)
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _vector_pointer(context, builder, t, array, *args)
-        return builder.load(pointer, align=_UNALIGNED)
-
-    return t(array, types.intp), build
-
-
-@_intrinsic
-def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """array[index : index + 16] = value."""
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _vector_pointer(context, builder, value, array, *args[:2])
-        builder.store(args[2], pointer, align=_UNALIGNED)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), build
-
-
-def _llvm_name(t: Lanes) -> str:
-    kind = "f" if isinstance(t.element, types.Float) else "i"
-    return f"v{t.count}{kind}{t.element.bitwidth}"
-
-
-def _first(builder: Any, count: Any, lanes: int) -> Any:
-    """Return the mask of the first `count` lanes."""
-    vector = ir.VectorType(ir.IntType(64), lanes)
-    numbers = ir.Constant(vector, list(range(lanes)))
-    return builder.icmp_signed("<", numbers, _spread(builder, count, vector))
-
-
-@_intrinsic
-def load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> Any:
-    """array[index : index + count] in the first lanes, `fill` in the others; reads no further."""
-    t = Lanes(array.dtype)
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _vector_pointer(context, builder, t, array, *args[:2])
-        vector = context.get_value_type(t)
-        mask = _first(builder, args[2], t.count)
-        rest = _convert(context, builder, args[3], fill, t)
-        name = f"llvm.masked.load.{_llvm_name(t)}.p0"
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [pointer.type, _I32, mask.type, vector]),
-            name,
-        )
-        return builder.call(function, [pointer, _I32(_UNALIGNED), mask, rest])
-
-    return t(array, types.intp, types.intp, fill), build
-
-
-@_intrinsic
-def store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> Any:
-    """array[index : index + count] = the first lanes of value; writes no further."""
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _vector_pointer(context, builder, value, array, *args[:2])
-        mask = _first(builder, args[2], value.count)
-        name = f"llvm.masked.store.{_llvm_name(value)}.p0"
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [args[3].type, pointer.type, _I32, mask.type]),
-            name,
-        )
-        builder.call(function, [args[3], pointer, _I32(_UNALIGNED), mask])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp, value), build
-
-
-@_intrinsic
-def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache lines of array[index : index + 16]; any index is harmless."""
-    line = 64 * 8 // array.dtype.bitwidth
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = context.make_array(array)(context, builder, args[0]).data
-        byte = ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]),
-            "llvm.prefetch.p0",
-        )
-        read, keep, of_data = _I32(0), _I32(3), _I32(1)
-        for offset in range(0, LANES, line):
-            at = builder.add(args[1], args[1].type(offset))
-            pointer = builder.bitcast(builder.gep(data, [at]), byte)
-            builder.call(function, [pointer, read, keep, of_data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), build
-
-
 def _half(upper: bool) -> Any:
-    @_intrinsic
+    @intrinsic
     def half(typing: Any, value: Any) -> Any:
         count = value.count // 2
         t = Lanes(value.element, count)
@@ -390,7 +279,7 @@ def _half(upper: bool) -> Any:
 
         def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             undefined = ir.Constant(args[0].type, ir.Undefined)
-            indices = ir.Constant(ir.VectorType(_I32, count), numbers)
+            indices = ir.Constant(ir.VectorType(I32, count), numbers)
             return builder.shuffle_vector(args[0], undefined, indices)
 
         return t(value), build
@@ -402,7 +291,7 @@ lower_half = _half(upper=False)
 upper_half = _half(upper=True)
 
 
-@_intrinsic
+@intrinsic
 def lane(typing: Any, value: Any, index: Any) -> Any:
     """The value in one lane."""
 
@@ -412,18 +301,7 @@ def lane(typing: Any, value: Any, index: Any) -> Any:
     return value.element(value, types.intp), build
 
 
-@_intrinsic
-def with_lane(typing: Any, value: Any, index: Any, item: Any) -> Any:
-    """The lanes with one of them replaced."""
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        scalar = _convert(context, builder, args[2], item, value.element)
-        return builder.insert_element(args[0], scalar, args[1])
-
-    return value(value, types.intp, item), build
-
-
-@_intrinsic
+@intrinsic
 def any_lane(typing: Any, mask: Any) -> Any:
     """Whether the condition holds in any lane."""
 
@@ -436,7 +314,7 @@ def any_lane(typing: Any, mask: Any) -> Any:
     return types.boolean(mask), build
 
 
-@_intrinsic
+@intrinsic
 def count_lanes(typing: Any, tally: Any, mask: Any) -> Any:
     """`tally` (integer lanes) plus one where the condition holds."""
 

@@ -1,7 +1,9 @@
-"""The loops over rows: one source, compiled serially and with prange, for float32 and float64.
+"""The loops over rows: one source, run serially and under prange, for every element type.
 
 Rows go in blocks; a block adds its losses to its own accumulator, and accumulators merge exactly,
-so neither the number of blocks nor of threads can change a bit.
+so neither the number of blocks nor of threads can change a bit. What evaluates a block is compiled
+once a type and handed to the loops by its address: a loop is a second's work for the compiler and
+a block's function ten.
 """
 
 from __future__ import annotations
@@ -11,173 +13,264 @@ from typing import Any
 
 import numpy as np
 from numba import prange, types
-from numba.np.ufunc.parallel import get_thread_id
+from numba.core import cgutils
 
-from softxent.compiled.compilation import inlined, kernel, shared
+from softxent.compiled.compilation import address_of, inlined, kernel
 from softxent.compiled.exact_sum import accumulate
 from softxent.compiled.half import decode, encode
-from softxent.compiled.lanes import LANES
+from softxent.compiled.lanes import LANES, intrinsic
+from softxent.compiled.memory import as_input
 from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
-from softxent.compiled.rows import PARTIALS, TILE, evaluate_row
-from softxent.compiled.threading import available_threads
+from softxent.compiled.rows import PARTIALS, Scratch, evaluate_row
+from softxent.compiled.targets import is_written_out
+from softxent.compiled.task import Task, read, task_fields, write
 from softxent.compiled.tiles import write_all
 
 
-@shared
-def evaluate_rows(
-    x,
-    labels,
-    row_weights,
-    class_weights,
-    other_weights,
-    tile_weights,
-    classes,
-    ignores,
-    ignore_index,
-    smoothing,
-    scale,
-    divisor,
-    loss_out,
-    gradient_out,
-    log_normalizer_out,
-    probabilities_out,
-    first,
-    last,
-    words_out,
-):
-    """Evaluate rows first .. last and add up their losses; see `evaluate_blocks`."""
-    if classes <= NARROW:
-        z = np.empty(classes * LANES, x.dtype)
-        e = np.empty(classes * LANES, x.dtype)
-        fields = np.empty(FIELDS)
-        taken = np.empty(LANES, np.bool_)
-        for group in range(first, last, LANES):
-            evaluate_group(
-                x, labels, row_weights, class_weights, other_weights, classes, ignores,
-                ignore_index, smoothing, scale, divisor, group, min(LANES, last - group),
-                z, e, fields, taken,
-                loss_out, gradient_out, log_normalizer_out, probabilities_out,
-            )  # fmt: skip
-    else:
-        partials = np.empty((tile_weights.size, PARTIALS))
+def _evaluate_wide(transformed: bool) -> Any:
+    evaluate_one = evaluate_row[transformed]
+
+    @inlined
+    def evaluate_wide(task, first, last):
+        scratch = make_scratch(task, transformed)
         for row in range(first, last):
-            row_weight = row_weights[row] if row_weights.size > 0 else 1.0
-            if (ignores and labels[row] == ignore_index) or row_weight == 0.0:
-                write_ignored(
-                    row, classes, loss_out, gradient_out, log_normalizer_out, probabilities_out
-                )
+            row_weight = task.row_weights[row] if task.row_weights.size > 0 else 1.0
+            if is_ignored(task, row) or row_weight == 0.0:
+                write_ignored(task, row)
             else:
-                evaluate_row(
-                    x, row * classes, classes, labels[row], row_weight, class_weights,
-                    other_weights, tile_weights, smoothing, scale, divisor, partials, row,
-                    loss_out, gradient_out, log_normalizer_out, probabilities_out,
-                )  # fmt: skip
-    for row in range(first, last):
-        accumulate(words_out, np.float64(loss_out[row]))
+                evaluate_one(task, row, row_weight, scratch)
+
+    return evaluate_wide
+
+
+_evaluate_wide_plain = _evaluate_wide(transformed=False)
+_evaluate_wide_transformed = _evaluate_wide(transformed=True)
+
+
+def evaluate_rows(task, _inner, first, last, words_out):
+    """Evaluate rows first .. last of a task, and add their losses to an accumulator."""
+    if stands_in_lanes(task):
+        evaluate_groups(task, first, last)
+    else:
+        _evaluate_wide_plain(task, first, last)
+    accumulate_losses(task, first, last, words_out)
+
+
+def evaluate_transformed_rows(task, _inner, first, last, words_out):
+    """Do `evaluate_rows` where a softcap, temperature, mask or bucket changes the logits."""
+    _evaluate_wide_transformed(task, first, last)
+    accumulate_losses(task, first, last, words_out)
 
 
 @inlined
-def write_ignored(row, classes, loss_out, gradient_out, log_normalizer_out, probabilities_out):
+def evaluate_groups(task, first, last):
+    """Evaluate rows in lanes, sixteen at a time."""
+    z = np.empty(task.classes * LANES, task.logits.dtype)
+    e = np.empty(task.classes * LANES, task.logits.dtype)
+    fields = np.empty(FIELDS)
+    taken = np.empty(LANES, np.bool_)
+    for group in range(first, last, LANES):
+        evaluate_group(task, group, min(LANES, last - group), z, e, fields, taken)
+
+
+@inlined
+def accumulate_losses(task, first, last, words_out):
+    """Add the losses of some rows to an accumulator."""
+    for row in range(first, last):
+        accumulate(words_out, np.float64(task.loss_out[row]))
+
+
+@inlined
+def stands_in_lanes(task):
+    """Whether sixteen rows are evaluated side by side: the classes are few, the target a label."""
+    few = task.classes <= NARROW
+    return few and task.entries == 0 and task.target.size == 0 and not is_written_out(task)
+
+
+@inlined
+def is_ignored(task, row):
+    """Whether the label of a row says that it is left out."""
+    return task.ignores and task.labels.size > 0 and task.labels[row] == task.ignore_index
+
+
+@inlined
+def make_scratch(task, transformed):
+    """Return room for one row of a task."""
+    tiles = task.tile_weights.size
+    written = task.classes + tiles if is_written_out(task) else 0
+    return Scratch(
+        np.empty((tiles, PARTIALS)),
+        np.empty(task.entries + 1, np.int64),
+        np.empty(task.entries + 1),
+        np.empty(task.entries + 1),
+        np.empty(task.entries + 1),
+        np.empty(written),
+        np.empty(task.classes if transformed else 0, task.logits.dtype),
+        np.empty(task.classes if task.softcap > 0.0 else 0, task.logits.dtype),
+    )
+
+
+@inlined
+def write_ignored(task, row):
     """Write the zeros of a row that is ignored."""
-    loss_out[row] = 0.0
-    if log_normalizer_out.size > 0:
-        log_normalizer_out[row] = 0.0
-    if gradient_out.size > 0:
-        write_all(gradient_out, row * classes, classes, 0.0)
-    if probabilities_out.size > 0:
-        write_all(probabilities_out, row * classes, classes, 0.0)
+    task.loss_out[row] = 0.0
+    if task.log_normalizer_out.size > 0:
+        task.log_normalizer_out[row] = 0.0
+    if task.gradient_out.size > 0:
+        write_all(task.gradient_out, row * task.classes, task.classes, 0.0)
+    if task.probabilities_out.size > 0:
+        write_all(task.probabilities_out, row * task.classes, task.classes, 0.0)
 
 
-def evaluate_blocks(
-    x,
-    labels,
-    row_weights,
-    class_weights,
-    other_weights,
-    tile_weights,
-    classes,
-    ignores,
-    ignore_index,
-    smoothing,
-    scale,
-    divisor,
-    loss_out,
-    gradient_out,
-    log_normalizer_out,
-    probabilities_out,
-    sums_out,
-):
-    """Evaluate every row of a batch; an empty array stands for what is not given or not wanted.
+HALF_ELEMENTS = 32_768
+"""16-bit logits that are decoded at a time, if a row is not longer: 128 KiB of float32."""
 
-    Shapes: x, gradient_out, probabilities_out flat [N * classes]; labels, row_weights, loss_out,
-    log_normalizer_out [N]; class_weights, other_weights [classes]; tile_weights [tiles];
-    sums_out [blocks, WORDS], zeroed: an accumulator of the losses for each block.
-    """
-    rows = labels.size
+
+def evaluate_half_rows(task, inner, first, last, words_out):
+    """Evaluate rows of 16-bit logits, a few at a time in float32, where `inner` evaluates them."""
+    classes = task.classes
+    step = max(1, HALF_ELEMENTS // max(classes, 1))
+    room = min(step, last - first) * classes
+    x = np.empty(room, np.float32)
+    p = np.empty(room if task.probabilities_out.size > 0 else 0, np.float32)
+    t = np.empty(room if task.stored_target.size > 0 else 0, np.float32)
+    wants_gradient = task.gradient_out.size > 0
+    for begin in range(first, last, step):
+        end = min(begin + step, last)
+        size = (end - begin) * classes
+        decode(task.logits, begin * classes, size, task.bfloat16, x)
+        target = as_input(task.target[begin * classes : end * classes])
+        if task.stored_target.size > 0:
+            decode(task.stored_target, begin * classes, size, task.bfloat16, t)
+            target = as_input(t[:size])
+        mask = task.mask[begin * classes : end * classes] if task.masks_rows else task.mask
+        entries = slice(begin * task.entries, end * task.entries)
+        # Three tuples, because numba knows no call of more than thirty arguments.
+        inputs = (
+            x[:size],
+            task.bfloat16,
+            task.labels[begin:end],
+            task.row_weights[begin:end],
+            task.class_weights,
+            task.other_weights,
+            task.tile_weights,
+            target,
+            task.stored_target[:0],
+            task.target_indices[entries],
+            task.target_log_probabilities[entries],
+            mask,
+            task.masks_rows,
+        )
+        options = (
+            classes,
+            task.entries,
+            task.ignores,
+            task.ignore_index,
+            task.smoothing,
+            task.spread_mass,
+            task.spares_label,
+            task.hard_weight,
+            task.tail,
+            task.z_loss,
+            task.softcap,
+            task.inverse,
+            task.inverse_low,
+            task.scale,
+            task.divisor,
+        )
+        outputs = (
+            task.loss_out[begin:end],
+            x[: size if wants_gradient else 0],
+            task.log_normalizer_out[begin:end],
+            p[:size],
+        )
+        part = inputs + options + outputs
+        call_rows(inner, 0, part, 0, end - begin, words_out)
+        if wants_gradient:
+            encode(x, size, task.bfloat16, task.gradient_out, begin * classes)
+        if task.probabilities_out.size > 0:
+            encode(p, size, task.bfloat16, task.probabilities_out, begin * classes)
+
+
+def rows_signature(element: Any) -> Any:
+    """Return the signature of what evaluates a block of rows of this element type."""
+    task = types.NamedTuple(task_fields(element), Task)
+    return types.none(task, types.intp, types.intp, types.intp, write(types.int64))
+
+
+def _as_wanted(context: Any, builder: Any, value: Any, have: Any, wanted: Any) -> Any:
+    """Return `value` as another type; C-contiguous arrays differ in what may be done with them."""
+    if not isinstance(have, types.Array):
+        return context.cast(builder, value, have, wanted)
+    assert (have.dtype, have.ndim, have.layout) == (wanted.dtype, wanted.ndim, "C")
+    return value
+
+
+@intrinsic
+def call_rows(
+    typing: Any, address: Any, inner: Any, task: Any, first: Any, last: Any, words: Any
+) -> Any:
+    """Call a function of `rows_signature` by its address; `task` is a tuple of its fields."""
+    callee = rows_signature(task.types[0].dtype)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = context.call_conv.get_function_type(types.none, callee.args)
+        pointer = builder.inttoptr(args[0], function.as_pointer())
+        fields = [
+            _as_wanted(context, builder, value, have, wanted)
+            for value, have, wanted in zip(
+                cgutils.unpack_tuple(builder, args[2]),
+                task.types,
+                callee.args[0].types,
+                strict=True,
+            )
+        ]
+        operands = [context.make_tuple(builder, callee.args[0], fields), args[1], *args[3:]]
+        context.call_conv.call_function(builder, pointer, types.none, callee.args, operands)
+        return context.get_dummy_value()
+
+    return types.none(types.intp, types.intp, task, types.intp, types.intp, words), build
+
+
+def evaluate_blocks(address, inner, task, rows, sums_out):
+    """Evaluate every row of a task, a block at a time; see `row_loop`."""
     blocks = sums_out.shape[0]
     for block in prange(blocks):
-        evaluate_rows(
-            x, labels, row_weights, class_weights, other_weights, tile_weights, classes, ignores,
-            ignore_index, smoothing, scale, divisor,
-            loss_out, gradient_out, log_normalizer_out, probabilities_out,
-            block * rows // blocks, (block + 1) * rows // blocks, sums_out[block],
-        )  # fmt: skip
+        begin, end = block * rows // blocks, (block + 1) * rows // blocks
+        call_rows(address, inner, task, begin, end, sums_out[block])
 
 
-def evaluate_half_blocks(
-    stored,
-    bfloat16,
-    labels,
-    row_weights,
-    class_weights,
-    other_weights,
-    tile_weights,
-    classes,
-    ignores,
-    ignore_index,
-    smoothing,
-    scale,
-    divisor,
-    loss_out,
-    gradient_out,
-    log_normalizer_out,
-    probabilities_out,
-    sums_out,
-    scratch,
-    scratch_out,
-):
-    """Do `evaluate_blocks` for float16 or bfloat16 in uint16, a few rows at a time in float32.
+_ELEMENTS = {"float32": types.float32, "float64": types.float64, "half": types.uint16}
 
-    `scratch` and `scratch_out` [threads, size] are one array, read through the one and written
-    through the other; a thread's part holds the logits of a few rows, in which their gradient or
-    probabilities are computed, and the probabilities apart where both are wanted.
+
+@functools.cache
+def rows_function(kind: str, *, transformed: bool) -> Any:
+    """Return what evaluates a block of rows, compiled on first use."""
+    function = evaluate_transformed_rows if transformed else evaluate_rows
+    if kind == "half":
+        function = evaluate_half_rows
+    return kernel(function, rows_signature(_ELEMENTS[kind]))
+
+
+@functools.cache
+def row_loop(kind: str, *, transformed: bool, parallel: bool) -> Any:
+    """Return the loop over a batch's blocks: a function of (task, rows, sums_out).
+
+    `kind` is float32, float64 or half, for 16 bits; `sums_out` [blocks, WORDS], zeroed, takes an
+    accumulator of the losses for each block.
     """
-    rows = labels.size
-    blocks = sums_out.shape[0]
-    wants_gradient = gradient_out.size > 0
-    wants_probabilities = probabilities_out.size > 0
-    both = wants_gradient and wants_probabilities
-    room = scratch.shape[1] // 2 if both else scratch.shape[1]
-    step = room // max(classes, 1)
-    for block in prange(blocks):
-        thread = get_thread_id()
-        x, e = scratch[thread, :room], scratch_out[thread, :room]
-        p = scratch_out[thread, room:] if both else e
-        for first in range(block * rows // blocks, (block + 1) * rows // blocks, step):
-            last = min(first + step, (block + 1) * rows // blocks)
-            size = (last - first) * classes
-            decode(stored, first * classes, size, bfloat16, e)
-            evaluate_rows(
-                x[:size], labels[first:last], row_weights[first:last], class_weights,
-                other_weights, tile_weights, classes, ignores, ignore_index, smoothing, scale,
-                divisor, loss_out[first:last], e[: size if wants_gradient else 0],
-                log_normalizer_out[first:last], p[: size if wants_probabilities else 0],
-                0, last - first, sums_out[block],
-            )  # fmt: skip
-            if wants_gradient:
-                encode(e, size, bfloat16, gradient_out, first * classes)
-            if wants_probabilities:
-                encode(p, size, bfloat16, probabilities_out, first * classes)
+    is_half = kind == "half"
+    address = address_of(rows_function(kind, transformed=transformed and not is_half))
+    inner = address_of(rows_function("float32", transformed=transformed)) if is_half else 0
+    loop = _block_loop(kind, parallel=parallel)
+    return lambda task, rows, sums: loop(address, inner, tuple(task), rows, sums)
+
+
+@functools.cache
+def _block_loop(kind: str, *, parallel: bool) -> Any:
+    task = types.Tuple(task_fields(_ELEMENTS[kind]))
+    signature = types.none(types.intp, types.intp, task, types.intp, write(types.int64, 2))
+    return kernel(evaluate_blocks, signature, parallel=parallel)
 
 
 def weigh_rows(
@@ -208,67 +301,17 @@ def weigh_rows(
     counts_out[2] = bad_weights
 
 
-def _read(dtype: Any, dimensions: int = 1) -> Any:
-    """Take any C-contiguous array: mutable or read-only, aligned or not."""
-    return types.Array(dtype, dimensions, "C", readonly=True, aligned=False)
-
-
-def _write(dtype: Any, dimensions: int = 1) -> Any:
-    return types.Array(dtype, dimensions, "C", aligned=False)
-
-
-def _batch_types() -> tuple[Any, ...]:
-    """Return the types of labels .. divisor, which all row loops share."""
-    weights = _read(types.float64)
-    flags = (types.int64, types.boolean, types.int64)
-    factors = (types.float64,) * 3
-    return (_read(types.int64), weights, weights, weights, weights, *flags, *factors)
-
-
-@functools.cache
-def row_loop(dtype: str, *, parallel: bool) -> Any:
-    """Return `evaluate_blocks` for float32 or float64, compiled on first use."""
-    element = getattr(types, dtype)
-    outputs = (_write(element),) * 4
-    signature = types.void(_read(element), *_batch_types(), *outputs, _write(types.int64, 2))
-    return kernel(evaluate_blocks, signature, parallel=parallel)
-
-
-@functools.cache
-def half_row_loop(*, parallel: bool) -> Any:
-    """Return `evaluate_half_blocks`, compiled on first use."""
-    # Machine code that asks for a thread's number loads only after numba's threads have started.
-    available_threads()
-    stored, row_values = _write(types.uint16), _write(types.float32)
-    signature = types.void(
-        _read(types.uint16),
-        types.boolean,
-        *_batch_types(),
-        row_values,
-        stored,
-        row_values,
-        stored,
-        _write(types.int64, 2),
-        _read(types.float32, 2),
-        _write(types.float32, 2),
-    )
-    return kernel(evaluate_half_blocks, signature, parallel=parallel)
-
-
 @functools.cache
 def weight_loop() -> Any:
     """Return `weigh_rows`, compiled on first use."""
     signature = types.void(
-        _read(types.int64),
-        _read(types.float64),
-        _read(types.float64),
+        read(types.int64),
+        read(types.float64),
+        read(types.float64),
         types.int64,
         types.boolean,
         types.int64,
-        _write(types.int64),
-        _write(types.int64),
+        write(types.int64),
+        write(types.int64),
     )
     return kernel(weigh_rows, signature)
-
-
-__all__ = ["TILE", "half_row_loop", "row_loop", "weight_loop"]

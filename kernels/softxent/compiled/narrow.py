@@ -12,20 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.elementary import divide_pair, exp_pair, format_of, two_sum
-from softxent.compiled.lanes import (
-    LANES,
-    any_lane,
-    fma,
-    load,
-    narrow,
-    select,
-    spread,
-    spread_as,
-    store,
-    widen,
-)
-from softxent.compiled.rows import label_gradient, loss_terms, out_of_range
+from softxent.compiled.elementary import divide_pair, exp_pair, format_of, log1p, two_sum
+from softxent.compiled.lanes import LANES, any_lane, fma, narrow, select, spread, spread_as, widen
+from softxent.compiled.memory import load, store
+from softxent.compiled.rows import out_of_range
 from softxent.compiled.tiles import add_lanes, exponentials, reference
 
 NARROW = 32
@@ -49,127 +39,96 @@ FIELDS = 11 * LANES
 
 
 @inlined
-def evaluate_group(
-    x,
-    labels,
-    row_weights,
-    class_weights,
-    other_weights,
-    classes,
-    ignores,
-    ignore_index,
-    smoothing,
-    scale,
-    divisor,
-    first,
-    rows,
-    z,
-    e,
-    fields,
-    taken,
-    loss_out,
-    gradient_out,
-    log_normalizer_out,
-    probabilities_out,
-):
+def evaluate_group(task, first, rows, z, e, fields, taken):
     """Evaluate rows first .. first + rows, at most LANES of them; set `taken` where not ignored.
 
     Scratch: z and e [classes * LANES] of the logits' dtype, fields [FIELDS] float64, taken
     [LANES].
     """
-    weighted = class_weights.size > 0
-    every = gather(
-        x, labels, row_weights, class_weights, other_weights, classes, ignores, ignore_index,
-        scale, first, rows, z, fields, taken,
-    )  # fmt: skip
+    classes = task.classes
+    weighted = task.class_weights.size > 0
+    every = gather(task, first, rows, z, fields, taken)
     maximum, centre, exponent, ties, others, top, peak = group_pass_a(z, e, classes)
-    headroom = format_of(x).headroom
+    headroom = format_of(z).headroom
     lift = 2.0**-headroom
     unit, unit_low = exp_pair(centre - maximum, spread(0.0), exponent + headroom)
     S = (ties - 1.0) + fma(others, unit * lift, others * (unit_low * lift))
     valid = (maximum < np.inf) & (maximum > -np.inf) & (S > -1.0)
-    spread_mass = smoothing / classes
+    spread_mass = task.spread_mass
     shortfall = spread(0.0)
     if spread_mass > 0.0:
-        shortfall = group_shortfall(z, classes, maximum, class_weights)
+        shortfall = group_shortfall(z, classes, maximum, task.class_weights)
     label_logit = load(fields, _LABEL_LOGIT)
     label_weight = load(fields, _LABEL_WEIGHT)
     label_others = load(fields, _LABEL_OTHERS)
     D, D_low = two_sum(1.0, S)
     log_D, mass, label_mass, loss = loss_terms(
-        maximum, S, label_logit, shortfall, label_weight, label_others, smoothing, spread_mass,
-        weighted,
+        maximum, S, label_logit, shortfall, label_weight, label_others, task.smoothing,
+        spread_mass, weighted,
     )  # fmt: skip
+    lse = maximum + log_D
+    extra = 2.0 * task.z_loss * lse
+    if task.z_loss > 0.0:
+        loss = loss + task.z_loss * (lse * lse)
     factor = load(fields, _FACTOR)
     nan = spread(np.nan)
     store(fields, _LOSS, select(valid, loss * factor + 0.0, nan))
-    store(fields, _LOG_NORMALIZER, select(valid, maximum + log_D, nan))
-    write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out)
+    store(fields, _LOG_NORMALIZER, select(valid, lse, nan))
+    write_row_values(task, fields, taken, first, rows)
     share, share_low = divide_pair(unit, unit_low, D, D_low)
-    if probabilities_out.size > 0:
+    if task.probabilities_out.size > 0:
         group_pass_b(
             e, z, classes, select(valid, spread(1.0), nan), spread(0.0), share, share_low,
-            D, D_low, peak, class_weights,
+            D, D_low, peak, task.class_weights,
         )  # fmt: skip
-        scatter(z, classes, first, rows, taken, every, probabilities_out)
-    if gradient_out.size > 0:
-        factor = factor / divisor
+        scatter(z, classes, first, rows, taken, every, task.probabilities_out)
+    if task.gradient_out.size > 0:
+        factor = factor / task.divisor
         for r in range(rows):
-            label = labels[first + r] if taken[r] else 0
+            label = task.labels[first + r] if taken[r] else 0
             fields[_LABEL_POWER + r] = e[label * LANES + r]
         p = (load(fields, _LABEL_POWER) * lift) * (share + share_low)
         at_label = label_gradient(
             label_logit == maximum, S, D, p, mass, label_mass, label_weight, label_others,
             spread_mass,
         )  # fmt: skip
+        top_share = mass * (S / D)
+        if task.z_loss > 0.0:
+            at_label = at_label + extra * p
+            top_share = top_share - extra * (1.0 / D)
+            mass = mass + extra
         store(fields, _AT_LABEL, select(valid, factor * at_label + 0.0, nan))
         dominated = (S < 1.0) & (label_logit < maximum)
         store(fields, _TOP, select(dominated, top, -1.0))
         store(fields, _LABEL_MASS, label_mass)
-        store(fields, _TOP_SHARE, mass * (S / D))
+        store(fields, _TOP_SHARE, top_share)
         group_pass_b(
             e, e, classes, select(valid, factor * mass, nan), factor * spread_mass,
-            share, share_low, D, D_low, peak, class_weights,
+            share, share_low, D, D_low, peak, task.class_weights,
         )  # fmt: skip
-        scatter(e, classes, first, rows, taken, every, gradient_out)
-        put_right(
-            labels, other_weights, classes, spread_mass, divisor, weighted, first, rows, fields,
-            taken, gradient_out,
-        )  # fmt: skip
+        scatter(e, classes, first, rows, taken, every, task.gradient_out)
+        put_right(task, first, rows, fields, taken)
 
 
 @inlined
-def gather(
-    x,
-    labels,
-    row_weights,
-    class_weights,
-    other_weights,
-    classes,
-    ignores,
-    ignore_index,
-    scale,
-    first,
-    rows,
-    z,
-    fields,
-    taken,
-):
+def gather(task, first, rows, z, fields, taken):
     """Transpose logits into scratch, zeros in lanes without a row; return whether all have one."""
-    weighted = class_weights.size > 0
+    classes = task.classes
+    weighted = task.class_weights.size > 0
     every = True
     for r in range(LANES):
         row = first + r
         row_weight = 0.0
-        if r < rows and not (ignores and labels[row] == ignore_index):
-            row_weight = row_weights[row] if row_weights.size > 0 else 1.0
+        if r < rows and not (task.ignores and task.labels[row] == task.ignore_index):
+            row_weight = task.row_weights[row] if task.row_weights.size > 0 else 1.0
         taken[r] = row_weight > 0.0
         every = every and taken[r]
-        label = labels[row] if taken[r] else 0
-        fields[_LABEL_LOGIT + r] = x[row * classes + label] if taken[r] else 0.0
-        fields[_LABEL_WEIGHT + r] = class_weights[label] if weighted else 1.0
-        fields[_LABEL_OTHERS + r] = other_weights[label] if weighted else classes - 1.0
-        fields[_FACTOR + r] = row_weight * scale
+        label = task.labels[row] if taken[r] else 0
+        fields[_LABEL_LOGIT + r] = task.logits[row * classes + label] if taken[r] else 0.0
+        fields[_LABEL_WEIGHT + r] = task.class_weights[label] if weighted else 1.0
+        fields[_LABEL_OTHERS + r] = task.other_weights[label] if weighted else classes - 1.0
+        fields[_FACTOR + r] = row_weight * task.scale
+    x = task.logits
     if every:
         for j in range(classes):
             for r in range(LANES):
@@ -179,6 +138,34 @@ def gather(
             for j in range(classes):
                 z[j * LANES + r] = x[(first + r) * classes + j] if taken[r] else 0.0
     return every
+
+
+@inlined
+def loss_terms(m, S, z, shortfall, label_weight, label_others, smoothing, spread_mass, weighted):
+    """Return log D, the total T of the target, the label's own part of T, and the loss.
+
+    z is the label's logit, `shortfall` sum_j w_j (m - x_j),
+    `label_others` the sum of all class weights but the label's, `spread_mass` eps / C.
+    """
+    log_D = log1p(S)
+    label_mass = label_weight * (1.0 - smoothing)
+    mass = label_mass + (spread_mass * label_weight + spread_mass * label_others)
+    if not weighted:
+        mass = label_mass * 0.0 + 1.0
+    loss = mass * log_D + select(label_mass > 0.0, label_mass * (m - z), 0.0)
+    if spread_mass > 0.0:
+        loss = loss + spread_mass * shortfall
+    return log_D, mass, label_mass, loss
+
+
+@inlined
+def label_gradient(at_maximum, S, D, p, mass, label_mass, label_weight, label_others, spread_mass):
+    """Return the gradient at the label, T p - t, from 1 - p = S / D where it is the maximum."""
+    dominating = spread_mass * label_others - mass * (S / D)
+    if spread_mass == 0.0:
+        return select(at_maximum, dominating, mass * (p - 1.0))
+    elsewhere = mass * p - (label_mass + spread_mass * label_weight)
+    return select(at_maximum & (S < 1.0), dominating, elsewhere)
 
 
 @inlined
@@ -244,12 +231,12 @@ def group_pass_b(e, out, classes, mass, b, share, share_low, D, D_low, peak, cla
 
 
 @inlined
-def write_row_values(fields, taken, first, rows, loss_out, log_normalizer_out):
+def write_row_values(task, fields, taken, first, rows):
     """Write losses and log-normalisers, 0 for rows that are ignored."""
     for r in range(rows):
-        loss_out[first + r] = fields[_LOSS + r] if taken[r] else 0.0
-        if log_normalizer_out.size > 0:
-            log_normalizer_out[first + r] = fields[_LOG_NORMALIZER + r] if taken[r] else 0.0
+        task.loss_out[first + r] = fields[_LOSS + r] if taken[r] else 0.0
+        if task.log_normalizer_out.size > 0:
+            task.log_normalizer_out[first + r] = fields[_LOG_NORMALIZER + r] if taken[r] else 0.0
 
 
 @inlined
@@ -266,26 +253,16 @@ def scatter(lanes, classes, first, rows, taken, every, out):
 
 
 @inlined
-def put_right(
-    labels,
-    other_weights,
-    classes,
-    spread_mass,
-    divisor,
-    weighted,
-    first,
-    rows,
-    fields,
-    taken,
-    gradient_out,
-):
+def put_right(task, first, rows, fields, taken):
     """Write the gradient at the label and, with smoothing, at a maximum that dominates its row."""
+    weighted = task.class_weights.size > 0
     for r in range(rows):
         if taken[r]:
-            begin = (first + r) * classes
-            gradient_out[begin + labels[first + r]] = fields[_AT_LABEL + r]
+            begin = (first + r) * task.classes
+            task.gradient_out[begin + task.labels[first + r]] = fields[_AT_LABEL + r]
             top = int(fields[_TOP + r])
-            if spread_mass > 0.0 and top >= 0:
-                rest = spread_mass * (other_weights[top] if weighted else classes - 1.0)
+            if task.spread_mass > 0.0 and top >= 0:
+                others = task.other_weights[top] if weighted else task.classes - 1.0
+                rest = task.spread_mass * others
                 at_top = (fields[_LABEL_MASS + r] + rest) - fields[_TOP_SHARE + r]
-                gradient_out[begin + top] = fields[_FACTOR + r] / divisor * at_top + 0.0
+                task.gradient_out[begin + top] = fields[_FACTOR + r] / task.divisor * at_top + 0.0

@@ -32,19 +32,17 @@ from softxent.compiled.lanes import (
     fma,
     from_bits,
     lane,
-    load,
-    load_first,
     lower_half,
     narrow,
-    prefetch,
     select,
     spread,
     spread_as,
-    store,
-    store_first,
     upper_half,
     widen,
 )
+from softxent.compiled.memory import load, load_first, prefetch, store, store_first
+
+TILE = 4096
 
 STEP = 64
 _AHEAD = 4096
@@ -143,6 +141,31 @@ def exponentials(v, x, centre, exponent):
     return fma(p, factor, factor)
 
 
+@inlined
+def tempered_exponentials(v, x, centre, inverse, inverse_low):
+    """Return exp((v - centre) / temperature) * 2^headroom, as `exponentials` does.
+
+    The difference and its product with 1 / temperature carry their rounding errors along: in one
+    float alone they would cost up to |v - centre| / temperature ulp.
+    """
+    fmt = format_of(x)
+    magic = fmt.magic + (fmt.exponent_bias + fmt.headroom)
+    lowest = (0.0 - fmt.headroom - fmt.exponent_bias) * 0.6931471805599453
+    mantissa_bits = 23 if fmt.exponent_bias == 127.0 else 52
+    d, d_low = two_sum(v, spread_as(0.0 - centre, x))
+    product = d * inverse
+    hidden = product < lowest
+    low = fma(d, inverse, spread_as(0.0, x) - product) + fma(d, inverse_low, d_low * inverse)
+    low = select(hidden, 0.0, low)
+    product = select(hidden, lowest, product)
+    t = fma(product, fmt.log2_e, magic)
+    n = t - magic
+    r = fma(n, -fmt.ln2_high, product) + fma(n, -fmt.ln2_low, low)
+    factor = from_bits(bits(t) << mantissa_bits)
+    p = fma(r * r, exp_quotient(r), r)
+    return fma(p, factor, factor)
+
+
 # Passes -----------------------------------------------------------------------------------------
 
 
@@ -166,9 +189,15 @@ def tile_maximum(x, begin, count):
     return np.float64(fold_maximum(select(m2 > m0, m2, m0)))
 
 
-def _exponential_pass(keep: bool) -> Any:
+def _exponential_pass(keep: bool, tempered: bool) -> Any:
     @inlined
-    def tile_exponentials(x, begin, count, maximum, centre, exponent, e_out):
+    def powers(v, x, centre, exponent, inverse, inverse_low):
+        if tempered:
+            return tempered_exponentials(v, x, centre, inverse, inverse_low)
+        return exponentials(v, x, centre, exponent)
+
+    @inlined
+    def tile_exponentials(x, begin, count, maximum, centre, exponent, inverse, inverse_low, e_out):
         acc = spread(0.0)
         low = spread(0.0)
         ties = spread(0)
@@ -181,10 +210,10 @@ def _exponential_pass(keep: bool) -> Any:
             prefetch(x, j + _AHEAD + 32)
             prefetch(x, j + _AHEAD + 48)
             v0, v1, v2, v3 = load(x, j), load(x, j + 16), load(x, j + 32), load(x, j + 48)
-            e0 = exponentials(v0, x, centre, exponent)
-            e1 = exponentials(v1, x, centre, exponent)
-            e2 = exponentials(v2, x, centre, exponent)
-            e3 = exponentials(v3, x, centre, exponent)
+            e0 = powers(v0, x, centre, exponent, inverse, inverse_low)
+            e1 = powers(v1, x, centre, exponent, inverse, inverse_low)
+            e2 = powers(v2, x, centre, exponent, inverse, inverse_low)
+            e3 = powers(v3, x, centre, exponent, inverse, inverse_low)
             if keep:
                 store(e_out, j, e0)
                 store(e_out, j + 16, e1)
@@ -199,24 +228,25 @@ def _exponential_pass(keep: bool) -> Any:
         for j in range(whole, begin + count, LANES):
             n = begin + count - j
             v0 = load_first(x, j, n, -np.inf)
-            e0 = exponentials(v0, x, centre, exponent)
+            e0 = powers(v0, x, centre, exponent, inverse, inverse_low)
             if keep:
                 store_first(e_out, j, n, e0)
             t0 = v0 == m
             ties = count_lanes(ties, t0)
             acc, low = add_lanes(acc, low, select(t0, zero, e0))
-        peak = lane(exponentials(m, x, centre, exponent), 0)
+        peak = lane(powers(m, x, centre, exponent, inverse, inverse_low), 0)
         return np.float64(fold_count(ties)), fold_sum(acc, low), np.float64(peak)
 
     return tile_exponentials
 
 
-tile_exponentials = _exponential_pass(keep=False)
+tile_exponentials = {
+    (keep, tempered): _exponential_pass(keep, tempered)
+    for keep in (False, True)
+    for tempered in (False, True)
+}
 """Return how many logits equal the maximum, the sum of the other exponentials, and the exponential
-of the maximum, all float64."""
-
-tile_exponentials_kept = _exponential_pass(keep=True)
-"""The same, and write the exponentials to e_out, which may be x itself."""
+of the maximum, all float64. `keep`: write the exponentials to e_out, which may be x itself."""
 
 
 @inlined
@@ -234,6 +264,17 @@ def tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted):
         acc, low = total, low + select(total < np.inf, error, 0.0)
     if any_lane(acc == np.inf):
         return np.inf
+    return fold_sum(acc, low)
+
+
+@inlined
+def total_weight(weights, begin, count):
+    """Return the sum of some weights, compensated."""
+    acc = spread(0.0)
+    low = spread(0.0)
+    for j in range(0, count, LANES):
+        acc, error = two_sum(acc, load_first(weights, begin + j, count - j, 0.0))
+        low = low + error
     return fold_sum(acc, low)
 
 

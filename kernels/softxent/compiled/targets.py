@@ -1,0 +1,199 @@
+"""The target of a row, in the one form that all targets have.
+
+    t_j = u w_j + (a mass for each of a few entries)
+
+A label is one entry, a top-k target K of them, and smoothing the mass u = eps / C' on all classes
+by their weights w. What has no such form (probabilities, or smoothing that differs from row to
+row) is written out as w itself, with u = 1 and no entry.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import exp_scaled, two_sum
+from softxent.compiled.task import BUCKET, RENORMALIZE
+from softxent.compiled.tiles import TILE, total_weight
+
+
+class Target(NamedTuple):
+    """The target of one row; the entries themselves stand in scratch."""
+
+    count: Any
+    """Entries, that of the label last where there is one beside others."""
+    named: Any
+    """Those among them that a bucket's tail leaves out."""
+    mass: Any
+    """T, the sum of all t_j."""
+    entry_mass: Any
+    """The sum of the entries' masses."""
+    rest: Any
+    """What is left for the classes outside a top-k target that is a bucket."""
+    u: Any
+
+
+@inlined
+def is_written_out(task):
+    """Whether every t_j is written to scratch."""
+    if task.target.size > 0:
+        return True
+    return task.spread_mass != 0.0 and (task.spares_label or task.masks_rows)
+
+
+@inlined
+def label_weight(class_weights, k):
+    """Return the weight of a class."""
+    return class_weights[k] if class_weights.size > 0 else 1.0
+
+
+@inlined
+def label_entry(task, label, indices, masses):
+    """Write the one entry of a label; return the target, the form that rows in lanes have too."""
+    weight = label_weight(task.class_weights, label)
+    weighted = task.class_weights.size > 0
+    others = task.other_weights[label] if weighted else task.classes - 1.0
+    own = weight * (1.0 - task.smoothing)
+    mass = own + (task.spread_mass * weight + task.spread_mass * others) if weighted else 1.0
+    indices[0] = label
+    masses[0] = own
+    return Target(1, 0, mass, own, 0.0, task.spread_mass)
+
+
+@inlined
+def soft_entries(task, row, indices, masses):
+    """Write the entries of a top-k target and, mixed with it, of a label."""
+    begin = row * task.entries
+    soft = 1.0 if task.labels.size == 0 else 1.0 - task.hard_weight
+    total, low, count = 0.0, 0.0, 0
+    for i in range(begin, begin + task.entries):
+        if task.target_indices[i] >= 0:
+            power = exp_scaled(task.target_log_probabilities[i], 0.0, 0.0)
+            indices[count] = task.target_indices[i]
+            masses[count] = power
+            total, error = two_sum(total, power)
+            low += error
+            count += 1
+    named = count
+    total += low
+    rest = 0.0
+    if task.tail == BUCKET:
+        rest = soft * max(0.0, 1.0 - total)
+    share = soft / total if task.tail == RENORMALIZE else soft
+    for i in range(count):
+        masses[i] *= share * (1.0 - task.smoothing) * label_weight(task.class_weights, indices[i])
+    if task.labels.size > 0:
+        count = mix_label(label_mass(task, row), task.labels[row], count, indices, masses)
+    entry_mass = sum_but(masses, count, -1)
+    spread = 0.0
+    if task.spread_mass != 0.0:
+        spread = task.spread_mass * sum_but(task.tile_weights, task.tile_weights.size, -1)
+    return Target(count, named, entry_mass + rest + spread, entry_mass, rest, task.spread_mass)
+
+
+@inlined
+def label_mass(task, row):
+    """Return the mass of a label beside a soft target."""
+    weight = label_weight(task.class_weights, task.labels[row])
+    return task.hard_weight * (1.0 - task.smoothing) * weight
+
+
+@inlined
+def mix_label(mass, label, count, indices, masses):
+    """Add a label's mass to the entry of its class, or as one more; return how many there are."""
+    for i in range(count):
+        if indices[i] == label:
+            masses[i] += mass
+            return count
+    indices[count] = label
+    masses[count] = mass
+    return count + 1
+
+
+@inlined
+def sum_but(values, count, left_out):
+    """Return the sum of the first `count` values without one of them, to the last bit."""
+    total, low = 0.0, 0.0
+    for i in range(count):
+        if i != left_out:
+            total, error = two_sum(total, values[i])
+            low += error
+    return total + low
+
+
+@inlined
+def write_out(task, row, target, indices, masses, written):
+    """Write every t_j of a row, and the sum of each tile's after the classes; return the target.
+
+    `target` holds what entries there are; they become part of what is written.
+    """
+    classes = task.classes
+    labelled = task.labels.size > 0
+    soft = 1.0 - task.smoothing
+    if labelled:
+        soft *= 1.0 - task.hard_weight
+    spread = row_spread(task, row)
+    begin = row * classes
+    for j in range(classes):
+        given = soft * task.target[begin + j] if task.target.size > 0 else 0.0
+        written[j] = label_weight(task.class_weights, j) * (given + spread)
+    if task.masks_rows:
+        for j in range(classes):
+            if task.mask[begin + j] == 0:
+                written[j] = 0.0
+    if task.spares_label:
+        written[task.labels[row]] = 0.0
+    for i in range(target.count):
+        written[indices[i]] += masses[i]
+    for first in range(0, classes, TILE):
+        count = min(TILE, classes - first)
+        written[classes + first // TILE] = total_weight(written, first, count)
+    tiles = written[classes:]
+    return Target(0, 0, sum_but(tiles, tiles.size, -1), 0.0, 0.0, 1.0)
+
+
+@inlined
+def row_spread(task, row):
+    """Return the mass that smoothing puts on each class of a row, before its weight."""
+    if task.smoothing == 0.0 or not task.masks_rows:
+        return task.spread_mass
+    taking_part = 0
+    for j in range(row * task.classes, (row + 1) * task.classes):
+        taking_part += task.mask[j]
+    if task.spares_label:
+        taking_part -= 1
+    return task.smoothing / max(taking_part, 1)
+
+
+@inlined
+def read_target(task, row, indices, masses, written):
+    """Return the target of a row, its entries or all of it written to scratch."""
+    if task.entries > 0:
+        target = soft_entries(task, row, indices, masses)
+    elif task.labels.size > 0 and task.target.size == 0:
+        target = label_entry(task, task.labels[row], indices, masses)
+    elif task.labels.size > 0:
+        count = mix_label(label_mass(task, row), task.labels[row], 0, indices, masses)
+        target = Target(count, 0, 0.0, 0.0, 0.0, 0.0)
+    else:
+        target = Target(0, 0, 0.0, 0.0, 0.0, 0.0)
+    if is_written_out(task):
+        target = write_out(task, row, target, indices, masses, written)
+    return target
+
+
+@inlined
+def mass_but(classes, other_weights, written_out, target, masses, entry, weights, tile_weights, k):
+    """Return T - t_k, summed over the other classes; `entry` is that of class k, or -1."""
+    rest = sum_but(masses, target.count, entry) + target.rest
+    if target.u == 0.0:
+        return rest
+    if written_out:
+        first = k // TILE * TILE
+        end = min(first + TILE, classes)
+        rest += sum_but(tile_weights, tile_weights.size, k // TILE)
+        rest += total_weight(weights, first, k - first)
+        return rest + total_weight(weights, k + 1, end - k - 1)
+    if weights.size > 0:
+        return rest + target.u * other_weights[k]
+    return rest + target.u * (classes - 1.0)
