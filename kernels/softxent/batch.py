@@ -151,6 +151,23 @@ def refuse_bad_weights(name: str, weights: npt.NDArray[np.float64]) -> None:
         )
 
 
+def refuse_bad_labels(batch: Batch, ignore_index: int | None) -> None:
+    """Raise LabelError where a label of a row that takes part names no class."""
+    classes = batch.logits.shape[1]
+    bad = (batch.labels < 0) | (batch.labels >= classes)
+    if ignore_index is not None:
+        bad &= batch.labels != ignore_index
+    if batch.row_weights.size:
+        bad &= batch.row_weights > 0
+    if bad.any():
+        ignored = "" if ignore_index is None else f" or be {ignore_index}"
+        raise LabelError(
+            f"labels must lie in [0, {classes}){ignored}; {int(bad.sum())} do not",
+            field="labels",
+            **named_rows(bad, batch.labels),
+        )
+
+
 def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if shape != expected:
         raise TensorError(

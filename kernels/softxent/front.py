@@ -10,19 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent import TILE
-from softxent.batch import Batch, check_batch, refuse_bad_weights, tile_sizes
+from softxent.batch import (
+    Batch,
+    check_batch,
+    refuse_bad_labels,
+    refuse_bad_weights,
+    tile_sizes,
+)
 from softxent.compiled import threading
 from softxent.compiled.exact_sum import WORDS, all_finite, total
 from softxent.compiled.loops import half_row_loop, row_loop, weight_loop
-from softxent.errors import (
-    EmptyReductionError,
-    LabelError,
-    NonFiniteError,
-    OptionError,
-    named_rows,
-)
+from softxent.errors import NonFiniteError, OptionError, named_rows
 from softxent.options import OptionKeywords, Options
 from softxent.output_buffers import Outputs, bits_of, prepare_outputs
+from softxent.reduction import mean_divisor, reduced_loss
 from softxent.results import CrossEntropyResult
 
 PARALLEL_ELEMENTS = 32_768
@@ -81,15 +82,7 @@ def cross_entropy(
         "class_weights": class_weights,
         "row_weights": row_weights,
     }
-    return evaluate(tensors, _options(options), out=out, num_threads=num_threads)
-
-
-def _options(given: Mapping[str, Any]) -> Options:
-    known = Options.__dataclass_fields__
-    for name in given:
-        if name not in known:
-            raise OptionError(f"unknown option {name!r}; known are {', '.join(known)}", field=name)
-    return Options(**given)
+    return evaluate(tensors, Options.from_keywords(options), out=out, num_threads=num_threads)
 
 
 def evaluate(
@@ -104,13 +97,13 @@ def evaluate(
     batch = check_batch(tensors)
     outputs = prepare_outputs(batch, options, out or {}, tensors)
     count, weight_sum = _weigh(batch, options)
-    divisor = _divisor(options, weight_sum)
+    divisor = mean_divisor(options, weight_sum)
     sums = _run(batch, options, divisor or math.inf, outputs, threads)
     if options.non_finite == "error" and not all_finite(sums):
         _refuse_non_finite(outputs.loss)
     loss_sum = total(sums)
     return outputs.result(
-        options, _reduced(options, loss_sum, divisor), loss_sum, weight_sum, count
+        options, reduced_loss(options, loss_sum, divisor), loss_sum, weight_sum, count
     )
 
 
@@ -146,7 +139,7 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
     if bad_weights:
         refuse_bad_weights("row_weights", batch.row_weights)
     if bad_labels:
-        _refuse_labels(batch, options)
+        refuse_bad_labels(batch, options.ignore_index)
     weighted = batch.row_weights.size or batch.class_weights.size
     return count, total(words) if weighted else float(count)
 
@@ -154,39 +147,6 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
 def _ignored(options: Options) -> tuple[bool, int]:
     index = options.ignore_index
     return (False, 0) if index is None else (True, index)
-
-
-def _refuse_labels(batch: Batch, options: Options) -> None:
-    classes = batch.logits.shape[1]
-    bad = (batch.labels < 0) | (batch.labels >= classes)
-    if options.ignore_index is not None:
-        bad &= batch.labels != options.ignore_index
-    if batch.row_weights.size:
-        bad &= batch.row_weights > 0
-    ignored = "" if options.ignore_index is None else f" or be {options.ignore_index}"
-    raise LabelError(
-        f"labels must lie in [0, {classes}){ignored}; {int(bad.sum())} do not",
-        field="labels",
-        **named_rows(bad, batch.labels),
-    )
-
-
-def _divisor(options: Options, weight_sum: float) -> float:
-    """Return what loss and gradient are divided by; 0 where the mean has none."""
-    if options.reduction != "mean":
-        return 1.0
-    divisor = weight_sum if options.denominator is None else options.denominator
-    if divisor == 0 and options.empty == "error":
-        raise EmptyReductionError(
-            "the mean divides by 0: no row is left, or none has weight", field="reduction"
-        )
-    return divisor
-
-
-def _reduced(options: Options, loss_sum: float, divisor: float) -> float:
-    if divisor == 0:
-        return math.nan if options.empty == "nan" else 0.0
-    return loss_sum / divisor
 
 
 def _run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypedDict
@@ -76,6 +76,17 @@ class Options:
             )
 
     @classmethod
+    def from_keywords(cls, given: Mapping[str, Any]) -> Options:
+        """Make options of keyword arguments.
+
+        Raises:
+            OptionError: a name is unknown, or a value is refused.
+        """
+        for name in given:
+            _check_known(name)
+        return cls(**given)
+
+    @classmethod
     def from_text(cls, pairs: Iterable[tuple[str, str]]) -> Options:
         """Read options from (name, text) pairs, as a query string or a command line gives them.
 
@@ -84,9 +95,7 @@ class Options:
         """
         given: dict[str, Any] = {}
         for name, text in pairs:
-            if name not in _READERS:
-                known = ", ".join(_READERS)
-                raise OptionError(f"unknown option {name!r}; known are {known}", field=name)
+            _check_known(name)
             if name in given:
                 raise OptionError(f"option {name} is given more than once", field=name)
             given[name] = _READERS[name](name, text)
@@ -99,6 +108,11 @@ class Options:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
+
+
+def _check_known(name: str) -> None:
+    if name not in _READERS:
+        raise OptionError(f"unknown option {name!r}; known are {', '.join(_READERS)}", field=name)
 
 
 def _as_text(value: object) -> str:
