@@ -18,11 +18,16 @@ READY_SECONDS = 240
 """The first start on a machine compiles every kernel."""
 
 
-@contextmanager
-def running_service(*flags: str) -> Iterator[str]:
-    """Start `softxent serve` on a free port; yield its URL once ready; expect a clean end."""
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_service(*flags: str, port: int | None = None) -> Iterator[str]:
+    """Start `softxent serve`, on a free port; yield its URL once ready; expect a clean end."""
+    port = free_port() if port is None else port
     command = [sys.executable, "-m", "softxent_service.cli", "serve", "--port", str(port), *flags]
     process = subprocess.Popen(command, start_new_session=True, env=dict(os.environ))
     url = f"http://127.0.0.1:{port}"
