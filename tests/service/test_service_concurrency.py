@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_thirty_two_clients_of_eight_parallel_kernels(
     layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMBA_THREADING_LAYER", layer)
-    batches = [batch(rows, classes) for rows, classes in SHAPES]
+    batches: list[dict[str, Any]] = [{**batch(rows, classes)} for rows, classes in SHAPES]
     assert all(PARALLEL_ELEMENTS <= each["logits"].size < 35_000 for each in batches)
     wanted = [bits(softxent.cross_entropy(**each)) for each in batches]
     start = threading.Barrier(CLIENTS)
