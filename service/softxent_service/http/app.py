@@ -18,7 +18,9 @@ from softxent_service.settings import Settings
 DESCRIPTION = """Softmax cross-entropy of a batch of logits and labels, and its gradient.
 
 Results are exact to a few units in the last place, and the same bits whatever the batch, the
-form or the number of threads. A POST here is a pure function: it is safe to repeat."""
+form or the number of threads. A POST here is a pure function: it is safe to repeat.
+
+Other paths are refused with 404 and other methods with 405, in problem documents too."""
 
 
 def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
@@ -32,7 +34,7 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
     )
     app.add_middleware(Draining)
     add_problem_handlers(app)
-    app.include_router(small_routes(settings, readiness))
+    app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
         Route(
@@ -54,6 +56,8 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
             methods=["POST"],
         ),
     ]
-    document = describe_routes(app, settings.limits)
+    # FastAPI would document each of them twice, once as HEAD and with one name for both.
+    documented = small_routes(settings, readiness, ["GET"]).routes
+    document = describe_routes(app, documented, settings.limits)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
