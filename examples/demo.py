@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from softxent import SoftxentError
-from softxent_client import Client, ServiceUnavailableError
+from softxent_client import Client
 
 try:
     from sklearn.datasets import load_digits
@@ -237,18 +237,11 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: IO[bytes])
     """Return once the service answers; end the demo with the service's log where it does not."""
     deadline = time.monotonic() + READY_SECONDS
     with Client(url) as client:
-        while not answers(client):
+        while not client.health():
             if process.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
                 sys.exit(f"demo: the service did not start\n{log.read().decode(errors='replace')}")
             time.sleep(0.1)
-
-
-def answers(client: Client) -> bool:
-    """Tell whether the service is up and ready."""
-    with suppress(ServiceUnavailableError):
-        return client.health()
-    return False
 
 
 def run(arguments: argparse.Namespace, console: Console) -> bool:

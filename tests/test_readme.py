@@ -20,7 +20,8 @@ from softxent_client.wire import MEDIA_TYPES, safetensors_form
 from softxent_client.wire.errors import WireError
 from softxent_service.http.app import create_app
 from softxent_service.http.errors import ClientGoneError, HttpError
-from softxent_service.http.problems import status_of
+from softxent_service.http.problems import FRAMEWORK_SLUGS, status_of
+from softxent_service.http.readiness import Readiness
 from softxent_service.settings import Settings
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -71,7 +72,7 @@ def test_the_problem_document_shown_is_the_one_sent(service_url: str) -> None:
 
 def test_every_route_exists_and_none_is_left_out() -> None:
     shown = {tuple(row[0].split()) for row in table("route")} - {("GET", "/docs")}
-    paths = create_app(Settings()).openapi()["paths"]
+    paths = create_app(Settings(), Readiness()).openapi()["paths"]
     assert shown == {(method.upper(), path) for path, item in paths.items() for method in item}
 
 
@@ -105,6 +106,7 @@ def test_errors_and_their_statuses() -> None:
         if not cls.__module__.startswith("softxent_client.errors") and cls.slug != "invalid-input"
         if cls not in abstract | never_sent
     }
+    sent |= {slug: str(status) for status, slug in FRAMEWORK_SLUGS.items()}
     assert {row[0]: row[1] for row in table("problem")} == sent
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,32 +14,60 @@ import numpy.typing as npt
 from softxent.errors import LabelError, TensorError, WeightError, named_rows
 from softxent.results import Floats
 
-TENSORS = ("logits", "labels", "class_weights", "row_weights")
-"""The tensors of a batch; the first two are required."""
+TENSORS = (
+    "logits",
+    "labels",
+    "target_probabilities",
+    "target_indices",
+    "target_log_probabilities",
+    "class_weights",
+    "row_weights",
+    "class_mask",
+)
+"""The tensors of a batch: logits, at least one target, and what may stand beside them."""
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 """What logits may be; bfloat16 is the dtype of the package ml_dtypes."""
 
 _NONE = np.empty(0)
+_NO_INTEGERS = np.empty(0, np.int64)
+_NO_MASK = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch whose shapes and dtypes fit together; the values of labels and weights are unchecked.
+    """A batch whose shapes and dtypes fit together; values of targets and weights are unchecked.
+
+    What is not given is empty.
 
     Attributes:
         logits: [N, C] of one of `DTYPES`, C-contiguous; the caller's own memory where it was so.
         labels: [N] int64.
+        target_probabilities: [N, C], of the logits' dtype where that has 16 bits and they have
+            it too, else of the dtype of computation.
+        target_indices: [N, K] int64, -1 for no entry; target_log_probabilities: [N, K] float64.
         class_weights: [C] float64, or empty where every class weighs 1.
         row_weights: [N] float64, or empty where every row weighs 1.
+        class_mask: uint8 [C], the same for every row, or [N, C]; 0 where a class takes no part.
+        kinds: which targets were given: "labels", "target_probabilities", "target_indices".
         leading: the shape that [N] stands for.
     """
 
     logits: Floats
     labels: npt.NDArray[np.int64]
+    target_probabilities: Floats
+    target_indices: npt.NDArray[np.int64]
+    target_log_probabilities: npt.NDArray[np.float64]
     class_weights: npt.NDArray[np.float64]
     row_weights: npt.NDArray[np.float64]
+    class_mask: npt.NDArray[np.uint8]
+    kinds: frozenset[str]
     leading: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Return N."""
+        return len(self.logits)
 
     @property
     def is_half(self) -> bool:
@@ -47,16 +76,23 @@ class Batch:
 
     @property
     def row_dtype(self) -> np.dtype[Any]:
-        """Return the dtype of results that have one value a row."""
+        """Return the dtype of results that have one value a row, which is that of computation."""
         return np.dtype(np.float64 if self.logits.dtype == np.float64 else np.float32)
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether there is a target beside or instead of labels."""
+        return self.kinds != {"labels"}
 
 
 def check_batch(tensors: Mapping[str, Any]) -> Batch:
     """Check and normalise the tensors of a batch.
 
     Args:
-        tensors: `logits` [..., C], `labels` [...], and optionally `class_weights` [C] and
-            `row_weights` [...]; array-likes. None counts as absent.
+        tensors: array-likes by name. `logits` [..., C]; a target: `labels` [...],
+            `target_probabilities` [..., C], or `target_indices` and `target_log_probabilities`
+            [..., K], or labels and one of the others; optionally `class_weights` [C],
+            `row_weights` [...] and `class_mask` [C] or [..., C]. None counts as absent.
 
     Raises:
         TensorError: a tensor is missing or unknown, or has the wrong dtype or shape.
@@ -67,24 +103,40 @@ def check_batch(tensors: Mapping[str, Any]) -> Batch:
         if name not in TENSORS:
             known = ", ".join(TENSORS)
             raise TensorError(f"unknown tensor {name!r}; known are {known}", field=name)
-    logits = _logits(_required(tensors, "logits"))
+    given = {name: value for name, value in tensors.items() if value is not None}
+    if "logits" not in given:
+        raise TensorError("logits is required", field="logits")
+    logits = _logits(given["logits"])
     leading, classes = logits.shape[:-1], logits.shape[-1]
-    labels = _labels(_required(tensors, "labels"), leading)
-    class_weights, row_weights = tensors.get("class_weights"), tensors.get("row_weights")
+    kinds = _kinds(given)
+    indices, log_probabilities = _top_k(given, leading)
     return Batch(
-        logits=logits.reshape(labels.size, classes),
-        labels=labels,
-        class_weights=_NONE if class_weights is None else _class_weights(class_weights, classes),
-        row_weights=_NONE if row_weights is None else _weights("row_weights", row_weights, leading),
+        logits=logits.reshape(math.prod(leading), classes),
+        labels=_labels(given["labels"], leading) if "labels" in given else _NO_INTEGERS,
+        target_probabilities=_probabilities(given, logits),
+        target_indices=indices,
+        target_log_probabilities=log_probabilities,
+        class_weights=_class_weights(given, classes),
+        row_weights=_weights("row_weights", given, leading),
+        class_mask=_mask(given, logits.shape),
+        kinds=kinds,
         leading=leading,
     )
 
 
-def _required(tensors: Mapping[str, Any], name: str) -> Any:
-    value = tensors.get(name)
-    if value is None:
-        raise TensorError(f"{name} is required", field=name)
-    return value
+def _kinds(given: Mapping[str, Any]) -> frozenset[str]:
+    kinds = frozenset(given) & {"labels", "target_probabilities", "target_indices"}
+    if not kinds:
+        raise TensorError(
+            "a target is required: labels, target_probabilities, or target_indices with"
+            " target_log_probabilities",
+            field="labels",
+        )
+    if kinds >= {"target_probabilities", "target_indices"}:
+        raise TensorError(
+            "target_indices cannot stand beside target_probabilities", field="target_indices"
+        )
+    return kinds
 
 
 def _array(name: str, value: Any) -> npt.NDArray[Any]:
@@ -112,34 +164,101 @@ def _logits(value: Any) -> Floats:
     return np.ascontiguousarray(logits, native)
 
 
-def _labels(value: Any, leading: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    labels = _array("labels", value)
-    if labels.size == 0 and not isinstance(value, np.ndarray):
-        labels = labels.astype(np.int64)
-    if labels.dtype.kind not in "iub":
-        raise TensorError(f"labels must be integers, not {labels.dtype}", field="labels")
-    _check_shape("labels", labels.shape, leading)
-    if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
-        too_large = labels.reshape(-1) > np.iinfo(np.int64).max
+def _integers(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    integers = _array(name, value)
+    if integers.size == 0 and not isinstance(value, np.ndarray):
+        integers = integers.astype(np.int64)
+    if integers.dtype.kind not in "iub":
+        raise TensorError(f"{name} must be integers, not {integers.dtype}", field=name)
+    _check_shape(name, integers.shape, shape)
+    if integers.dtype.kind == "u" and integers.dtype.itemsize == 8:
+        too_large = integers.reshape(-1) > np.iinfo(np.int64).max
         if too_large.any():
             raise LabelError(
-                "labels do not fit int64", field="labels", **named_rows(too_large, labels)
+                f"{name} do not fit int64", field=name, **named_rows(too_large, integers)
             )
-    return np.ascontiguousarray(labels, np.int64).reshape(-1)
+    return np.ascontiguousarray(integers, np.int64)
 
 
-def _weights(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    weights = _array(name, value)
+def _labels(value: Any, leading: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    return _integers("labels", value, leading).reshape(-1)
+
+
+def _reals(name: str, value: Any) -> npt.NDArray[Any]:
+    reals = _array(name, value)
+    if reals.dtype.newbyteorder("=").name in DTYPES:
+        return reals
+    if reals.dtype.kind not in "iu":
+        raise TensorError(f"{name} must be real numbers, not {reals.dtype}", field=name)
+    return reals
+
+
+def _probabilities(given: Mapping[str, Any], logits: Floats) -> Floats:
+    name = "target_probabilities"
+    computed = np.float64 if logits.dtype == np.float64 else np.float32
+    if name not in given:
+        return np.empty(0, computed)
+    probabilities = _reals(name, given[name])
+    _check_shape(name, probabilities.shape, logits.shape)
+    same_half = probabilities.dtype == logits.dtype and logits.dtype.itemsize == 2
+    # What float32 cannot hold becomes infinite and is refused by row, as any infinity is.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(probabilities, logits.dtype if same_half else computed)
+
+
+def _top_k(
+    given: Mapping[str, Any], leading: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    names = ("target_indices", "target_log_probabilities")
+    missing = [name for name in names if name not in given]
+    if len(missing) == 2:
+        return _NO_INTEGERS, _NONE
+    if missing:
+        raise TensorError(f"{missing[0]} is required for a top-k target", field=missing[0])
+    logs = _reals(names[1], given[names[1]])
+    if logs.ndim != len(leading) + 1:
+        raise TensorError(
+            f"{names[1]} has {logs.ndim} dimensions; the logits ask for {len(leading) + 1},"
+            " one value for each entry of a row",
+            field=names[1],
+        )
+    _check_shape(names[1], logs.shape[:-1], leading)
+    indices = _integers(names[0], given[names[0]], logs.shape)
+    rows = math.prod(leading)
+    return (
+        indices.reshape(rows, logs.shape[-1]),
+        np.ascontiguousarray(logs, np.float64).reshape(rows, logs.shape[-1]),
+    )
+
+
+def _weights(
+    name: str, given: Mapping[str, Any], shape: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    if name not in given:
+        return _NONE
+    weights = _array(name, given[name])
     if weights.dtype.kind not in "fiu" or weights.dtype.itemsize > 8:
         raise TensorError(f"{name} must be real numbers, not {weights.dtype}", field=name)
     _check_shape(name, weights.shape, shape)
     return np.ascontiguousarray(weights, np.float64).reshape(-1)
 
 
-def _class_weights(value: Any, classes: int) -> npt.NDArray[np.float64]:
-    weights = _weights("class_weights", value, (classes,))
+def _class_weights(given: Mapping[str, Any], classes: int) -> npt.NDArray[np.float64]:
+    weights = _weights("class_weights", given, (classes,))
     refuse_bad_weights("class_weights", weights)
     return weights
+
+
+def _mask(given: Mapping[str, Any], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    if "class_mask" not in given:
+        return _NO_MASK
+    mask = _array("class_mask", given["class_mask"])
+    if mask.dtype != np.bool_:
+        raise TensorError(f"class_mask must be booleans, not {mask.dtype}", field="class_mask")
+    if mask.shape != shape[-1:]:
+        _check_shape("class_mask", mask.shape, shape)
+        mask = mask.reshape(math.prod(shape[:-1]), shape[-1])
+    return np.ascontiguousarray(mask).view(np.uint8)
 
 
 def refuse_bad_weights(name: str, weights: npt.NDArray[np.float64]) -> None:
@@ -148,6 +267,23 @@ def refuse_bad_weights(name: str, weights: npt.NDArray[np.float64]) -> None:
     if bad.any():
         raise WeightError(
             f"{name} must be finite and not negative", field=name, **named_rows(bad, weights)
+        )
+
+
+def refuse_bad_labels(batch: Batch, ignore_index: int | None) -> None:
+    """Raise LabelError where a label of a row that takes part names no class."""
+    classes = batch.logits.shape[1]
+    bad = (batch.labels < 0) | (batch.labels >= classes)
+    if ignore_index is not None:
+        bad &= batch.labels != ignore_index
+    if batch.row_weights.size:
+        bad &= batch.row_weights > 0
+    if bad.any():
+        ignored = "" if ignore_index is None else f" or be {ignore_index}"
+        raise LabelError(
+            f"labels must lie in [0, {classes}){ignored}; {int(bad.sum())} do not",
+            field="labels",
+            **named_rows(bad, batch.labels),
         )
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ROWS_NAMED = 10
 """How many rows an error names before it only counts."""
 
+WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""The numbers that JSON lacks, by the strings that stand for them."""
+
 
 class SoftxentError(Exception):
     """Anything this project refuses; `field` names what it is about."""
@@ -131,13 +134,13 @@ def named_rows(bad: npt.NDArray[Any], values: npt.NDArray[Any]) -> dict[str, Any
     flat = values.reshape(-1)
     return {
         "rows": first,
-        "values": [_plain(flat[row].item()) for row in first],
+        "values": [as_json(flat[row].item()) for row in first],
         "total": int(rows.size),
     }
 
 
-def _plain(value: float | int | bool) -> float | int | str:
-    """Return a value as JSON knows it; what is not finite becomes a word."""
+def as_json(value: float | int | bool) -> float | int | str:
+    """Return a number as JSON knows it; what is not finite becomes a word of `WORDS`."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

@@ -24,6 +24,7 @@ from softxent.errors import (
     RowsError,
     TensorError,
     WeightError,
+    as_json,
 )
 
 Vector = npt.NDArray[np.float64]
@@ -146,7 +147,7 @@ def _loss(shifted: _Shifted, y: Vector) -> float:
             "the loss overflows float64: the logits are too far apart",
             field="logits",
             rows=(0,),
-            values=("Infinity",),
+            values=(as_json(math.inf),),
             total=1,
         )
     return loss
@@ -240,7 +241,7 @@ def _checked_probabilities(classes: int, target_probabilities: npt.ArrayLike) ->
             f"{field} sum to {total!r}, not to 1 within {SUM_TOLERANCE}",
             field=field,
             rows=(0,),
-            values=(_word(total),),
+            values=(as_json(total),),
             total=1,
         )
     return y + 0.0
@@ -279,13 +280,6 @@ def _refuse(
             f"{field} is {why} in {at.size} of {values.size} classes, first in class {at[0]}",
             field=field,
             rows=at[:ROWS_NAMED].tolist(),
-            values=[_word(value) for value in values[at[:ROWS_NAMED]].tolist()],
+            values=[as_json(value) for value in values[at[:ROWS_NAMED]].tolist()],
             total=int(at.size),
         )
-
-
-def _word(value: float) -> float | str:
-    """Return the number, or the word for what JSON lacks."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

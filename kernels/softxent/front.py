@@ -9,22 +9,19 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from softxent import TILE
-from softxent.batch import Batch, check_batch, refuse_bad_weights, tile_sizes
+from softxent.batch import Batch, check_batch
+from softxent.combinations import refuse_illegal
 from softxent.compiled import threading
+from softxent.compiled.checks import weight_loop
 from softxent.compiled.exact_sum import WORDS, all_finite, total
-from softxent.compiled.loops import row_loop, weight_loop
-from softxent.compiled.task import Task
-from softxent.errors import (
-    EmptyReductionError,
-    LabelError,
-    NonFiniteError,
-    OptionError,
-    named_rows,
-)
+from softxent.compiled.loops import row_loop
+from softxent.errors import NonFiniteError, OptionError, named_rows
+from softxent.faults import refuse
 from softxent.options import OptionKeywords, Options
 from softxent.output_buffers import Outputs, bits_of, prepare_outputs
+from softxent.reduction import mean_divisor, reduced_loss
 from softxent.results import CrossEntropyResult
+from softxent.tasks import ignored, is_transformed, make_task
 
 PARALLEL_ELEMENTS = 32_768
 """Batches of fewer logits take the serial loop: entering a parallel one costs about as much as
@@ -34,14 +31,19 @@ BLOCKS_A_THREAD = 16
 """Blocks of rows for each thread, so that a thread that is held up does not hold up the rest."""
 
 _NONE = np.empty(0)
+_NO_PATTERNS = np.empty(0, np.uint16)
 
 
 def cross_entropy(
     logits: npt.ArrayLike,
-    labels: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
     *,
+    target_probabilities: npt.ArrayLike | None = None,
+    target_indices: npt.ArrayLike | None = None,
+    target_log_probabilities: npt.ArrayLike | None = None,
     class_weights: npt.ArrayLike | None = None,
     row_weights: npt.ArrayLike | None = None,
+    class_mask: npt.ArrayLike | None = None,
     out: Mapping[str, npt.NDArray[Any]] | None = None,
     num_threads: int | None = None,
     **options: Unpack[OptionKeywords],
@@ -76,18 +78,14 @@ def cross_entropy(
     tensors = {
         "logits": logits,
         "labels": labels,
+        "target_probabilities": target_probabilities,
+        "target_indices": target_indices,
+        "target_log_probabilities": target_log_probabilities,
         "class_weights": class_weights,
         "row_weights": row_weights,
+        "class_mask": class_mask,
     }
-    return evaluate(tensors, _options(options), out=out, num_threads=num_threads)
-
-
-def _options(given: Mapping[str, Any]) -> Options:
-    known = Options.__dataclass_fields__
-    for name in given:
-        if name not in known:
-            raise OptionError(f"unknown option {name!r}; known are {', '.join(known)}", field=name)
-    return Options(**given)
+    return evaluate(tensors, Options.from_keywords(options), out=out, num_threads=num_threads)
 
 
 def evaluate(
@@ -100,15 +98,16 @@ def evaluate(
     """Do `cross_entropy` for tensors by name and options in one record."""
     threads = _threads(num_threads)
     batch = check_batch(tensors)
+    refuse_illegal(batch, options)
     outputs = prepare_outputs(batch, options, out or {}, tensors)
     count, weight_sum = _weigh(batch, options)
-    divisor = _divisor(options, weight_sum)
+    divisor = mean_divisor(options, weight_sum, count)
     sums = _run(batch, options, divisor or math.inf, outputs, threads)
     if options.non_finite == "error" and not all_finite(sums):
         _refuse_non_finite(outputs.loss)
     loss_sum = total(sums)
     return outputs.result(
-        options, _reduced(options, loss_sum, divisor), loss_sum, weight_sum, count
+        options, reduced_loss(options, loss_sum, divisor), loss_sum, weight_sum, count
     )
 
 
@@ -125,153 +124,54 @@ def _threads(num_threads: int | None) -> int:
 
 
 def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
-    """Check the values of labels and row weights; return `count` and `weight_sum`."""
+    """Check the values of targets and row weights; return `count` and `weight_sum`."""
     words = np.zeros(WORDS, np.int64)
-    counts = np.zeros(3, np.int64)
-    classes = batch.logits.shape[1]
-    ignores, ignore_index = _ignored(options)
-    weight_loop()(
+    faults = np.zeros(batch.rows, np.uint8)
+    targets = batch.target_probabilities
+    stores = targets.dtype.itemsize == 2
+    # With a soft target rows weigh what `row_weights` says, whatever their classes.
+    class_weights = _NONE if batch.is_soft else batch.class_weights
+    count = weight_loop(batch.row_dtype.name)(
+        batch.rows,
+        batch.logits.shape[1],
+        batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0,
         batch.labels,
         batch.row_weights,
-        batch.class_weights,
-        classes,
-        ignores,
-        ignore_index,
+        class_weights,
+        np.empty(0, batch.row_dtype) if stores else targets.reshape(-1),
+        bits_of(targets) if stores else _NO_PATTERNS,
+        0x7F80 if targets.dtype.name == "bfloat16" else 0x7C00,
+        batch.target_indices.reshape(-1),
+        batch.target_log_probabilities.reshape(-1),
+        batch.class_mask.reshape(-1),
+        batch.class_mask.ndim == 2,
+        *ignored(options),
         words,
-        counts,
+        faults,
     )
-    count, bad_labels, bad_weights = counts.tolist()
-    if bad_weights:
-        refuse_bad_weights("row_weights", batch.row_weights)
-    if bad_labels:
-        _refuse_labels(batch, options)
-    weighted = batch.row_weights.size or batch.class_weights.size
+    if faults.any():
+        refuse(batch, options, faults)
+    weighted = batch.row_weights.size or class_weights.size
     return count, total(words) if weighted else float(count)
-
-
-def _ignored(options: Options) -> tuple[bool, int]:
-    index = options.ignore_index
-    return (False, 0) if index is None else (True, index)
-
-
-def _refuse_labels(batch: Batch, options: Options) -> None:
-    classes = batch.logits.shape[1]
-    bad = (batch.labels < 0) | (batch.labels >= classes)
-    if options.ignore_index is not None:
-        bad &= batch.labels != options.ignore_index
-    if batch.row_weights.size:
-        bad &= batch.row_weights > 0
-    ignored = "" if options.ignore_index is None else f" or be {options.ignore_index}"
-    raise LabelError(
-        f"labels must lie in [0, {classes}){ignored}; {int(bad.sum())} do not",
-        field="labels",
-        **named_rows(bad, batch.labels),
-    )
-
-
-def _divisor(options: Options, weight_sum: float) -> float:
-    """Return what loss and gradient are divided by; 0 where the mean has none."""
-    if options.reduction != "mean":
-        return 1.0
-    divisor = weight_sum if options.denominator is None else options.denominator
-    if divisor == 0 and options.empty == "error":
-        raise EmptyReductionError(
-            "the mean divides by 0: no row is left, or none has weight", field="reduction"
-        )
-    return divisor
-
-
-def _reduced(options: Options, loss_sum: float, divisor: float) -> float:
-    if divisor == 0:
-        return math.nan if options.empty == "nan" else 0.0
-    return loss_sum / divisor
 
 
 def _run(
     batch: Batch, options: Options, divisor: float, outputs: Outputs, threads: int
 ) -> npt.NDArray[np.int64]:
     """Run the row loop; return the accumulator of the losses."""
-    rows = len(batch.labels)
-    parallel = threads > 1 and rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
-    blocks = min(rows, threads * BLOCKS_A_THREAD) if parallel else min(rows, 1)
+    parallel = threads > 1 and batch.rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
+    blocks = min(batch.rows, threads * BLOCKS_A_THREAD) if parallel else min(batch.rows, 1)
     sums = np.zeros((blocks, WORDS), np.int64)
-    task = make_task(batch, options, divisor, outputs)
     kind = "half" if batch.is_half else batch.logits.dtype.name
-    loop = row_loop(kind, transformed=False, parallel=parallel)
+    loop = row_loop(kind, transformed=is_transformed(batch, options), parallel=parallel)
+    task = make_task(batch, options, divisor, outputs)
     if parallel:
         with threading.parallel_loop(threads):
-            loop(task, rows, sums)
+            loop(task, batch.rows, sums)
     else:
-        loop(task, rows, sums)
+        loop(task, batch.rows, sums)
     merged: npt.NDArray[np.int64] = sums[0] if blocks == 1 else sums.sum(axis=0)
     return merged
-
-
-def make_task(batch: Batch, options: Options, divisor: float, outputs: Outputs) -> Task:
-    other_weights, tile_weights = _spread_weights(batch, options)
-    classes = batch.logits.shape[1]
-    ignores, ignore_index = _ignored(options)
-    loss, gradient, log_normalizer, probabilities = outputs.flat(batch.logits.dtype)
-    return Task(
-        logits=bits_of(batch.logits),
-        bfloat16=batch.logits.dtype.name == "bfloat16",
-        labels=batch.labels,
-        row_weights=batch.row_weights,
-        class_weights=batch.class_weights,
-        other_weights=other_weights,
-        tile_weights=tile_weights,
-        target=loss[:0],
-        stored_target=np.empty(0, np.uint16),
-        target_indices=np.empty(0, np.int64),
-        target_log_probabilities=_NONE,
-        mask=np.empty(0, np.uint8),
-        masks_rows=False,
-        classes=classes,
-        entries=0,
-        ignores=ignores,
-        ignore_index=ignore_index,
-        smoothing=options.label_smoothing,
-        spread_mass=options.label_smoothing / max(classes, 1),
-        spares_label=False,
-        hard_weight=0.0,
-        tail=0,
-        z_loss=0.0,
-        softcap=0.0,
-        inverse=1.0,
-        inverse_low=0.0,
-        scale=options.scale,
-        divisor=divisor,
-        loss_out=loss,
-        gradient_out=gradient,
-        log_normalizer_out=log_normalizer,
-        probabilities_out=probabilities,
-    )
-
-
-def _spread_weights(
-    batch: Batch, options: Options
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return for each class the sum of the other class weights, and the sum of each tile's.
-
-    Only smoothing asks for them. The total is kept in two parts, so that a weight that
-    dominates leaves the sum of the others its digits.
-    """
-    weights = batch.class_weights
-    if not batch.labels.size:
-        # Without rows, the number of classes costs no bytes and bounds nothing.
-        return _NONE, _NONE
-    sizes = tile_sizes(batch.logits.shape[1], TILE)
-    if not weights.size:
-        return _NONE, sizes
-    if options.label_smoothing == 0:
-        return weights, sizes
-    high = math.fsum(weights)
-    low = math.fsum([-high, *weights])
-    others = high - weights
-    part = others - high
-    error = (high - (others - part)) - (weights + part)
-    tiles = [math.fsum(weights[i : i + TILE]) for i in range(0, weights.size, TILE)]
-    return others + (error + low), np.array(tiles)
 
 
 def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
@@ -286,7 +186,9 @@ def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
 def warm_up() -> None:
     """Compile, or load from the cache, every kernel there is, and start the kernel threads."""
     for kind in ("float32", "float64", "half"):
-        row_loop(kind, transformed=False, parallel=False)
+        for transformed in (False, True):
+            row_loop(kind, transformed=transformed, parallel=False)
+            row_loop(kind, transformed=transformed, parallel=True)
     rows = PARALLEL_ELEMENTS // 64
     for dtype in ("float16", "float32", "float64"):
         cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))

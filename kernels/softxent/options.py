@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypedDict
@@ -21,6 +21,9 @@ OUTPUTS = ("loss", "gradient", "log_normalizer", "probabilities")
 """Every output that can be asked for, in the order in which they are returned."""
 
 REDUCTIONS = ("none", "mean", "sum")
+SMOOTHINGS = ("all", "others")
+TAILS = ("renormalize", "bucket", "none")
+MEAN_OVER = ("weights", "rows")
 NON_FINITE = ("error", "propagate")
 EMPTY = ("nan", "zero", "error")
 
@@ -32,7 +35,14 @@ class OptionKeywords(TypedDict, total=False):
     reduction: str
     ignore_index: int | None
     label_smoothing: float
+    smoothing: str
+    z_loss: float
+    softcap: float | None
+    temperature: float
+    tail: str
+    hard_weight: float | None
     denominator: float | None
+    mean_over: str
     scale: float
     non_finite: str
     empty: str
@@ -46,8 +56,18 @@ class Options:
         outputs: what is computed, any of `OUTPUTS`, each once.
         reduction: "none" gives a loss a row, "sum" and "mean" one float64.
         ignore_index: rows with this label are left out; None ignores no row.
-        label_smoothing: eps in [0, 1]: the target is (1 - eps) one-hot + eps / C.
-        denominator: what "mean" divides by, > 0; None divides by the sum of weights.
+        label_smoothing: eps in [0, 1]: the target is (1 - eps) of what is given, and eps
+            spread evenly over classes.
+        smoothing: whether eps is spread over "all" classes or over the "others" alone.
+        z_loss: factor, not negative, of the squared log-normaliser that is added to a loss.
+        softcap: s > 0 turns each logit x into s tanh(x / s); None leaves it.
+        temperature: > 0, divides the logits, after the softcap.
+        tail: what becomes of the probability that a top-k target does not name: "renormalize"
+            divides by what it names, "bucket" gives the rest to all other classes together,
+            "none" leaves it out.
+        hard_weight: share in [0, 1] of the label where there is a soft target too.
+        denominator: what "mean" divides by, > 0; None divides by what `mean_over` says.
+        mean_over: "weights" divides by the sum of weights, "rows" by the rows not ignored.
         scale: a finite factor on loss and gradient, applied before rounding.
         non_finite: "error" refuses rows whose loss or log-normaliser is not finite,
             "propagate" returns them.
@@ -61,7 +81,14 @@ class Options:
     reduction: str = "none"
     ignore_index: int | None = -100
     label_smoothing: float = 0.0
+    smoothing: str = "all"
+    z_loss: float = 0.0
+    softcap: float | None = None
+    temperature: float = 1.0
+    tail: str = "renormalize"
+    hard_weight: float | None = None
     denominator: float | None = None
+    mean_over: str = "weights"
     scale: float = 1.0
     non_finite: str = "error"
     empty: str = "nan"
@@ -69,11 +96,27 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _CHECKS[field.name](getattr(self, field.name)))
-        if self.denominator is not None and self.reduction != "mean":
+        for name in ("denominator", "mean_over"):
+            if self.reduction != "mean" and getattr(self, name) != _DEFAULTS[name]:
+                raise OptionError(
+                    f"{name} applies only with reduction=mean, not {self.reduction}", field=name
+                )
+        if self.denominator is not None and self.mean_over != "weights":
             raise OptionError(
-                f"denominator applies only with reduction=mean, not {self.reduction}",
-                field="denominator",
+                "mean_over says what the mean divides by, and so does denominator: give one",
+                field="mean_over",
             )
+
+    @classmethod
+    def from_keywords(cls, given: Mapping[str, Any]) -> Options:
+        """Make options of keyword arguments.
+
+        Raises:
+            OptionError: a name is unknown, or a value is refused.
+        """
+        for name in given:
+            _check_known(name)
+        return cls(**given)
 
     @classmethod
     def from_text(cls, pairs: Iterable[tuple[str, str]]) -> Options:
@@ -84,9 +127,7 @@ class Options:
         """
         given: dict[str, Any] = {}
         for name, text in pairs:
-            if name not in _READERS:
-                known = ", ".join(_READERS)
-                raise OptionError(f"unknown option {name!r}; known are {known}", field=name)
+            _check_known(name)
             if name in given:
                 raise OptionError(f"option {name} is given more than once", field=name)
             given[name] = _READERS[name](name, text)
@@ -99,6 +140,14 @@ class Options:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
+
+
+def _check_known(name: str) -> None:
+    if name not in _READERS:
+        raise OptionError(f"unknown option {name!r}; known are {', '.join(_READERS)}", field=name)
 
 
 def _as_text(value: object) -> str:
@@ -175,9 +224,16 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "reduction": _choice("reduction", REDUCTIONS),
     "ignore_index": _ignore_index,
     "label_smoothing": _number("label_smoothing", lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "smoothing": _choice("smoothing", SMOOTHINGS),
+    "z_loss": _number("z_loss", lambda v: 0 <= v < math.inf, "finite and not negative"),
+    "softcap": _number("softcap", lambda v: 0 < v < math.inf, "finite and > 0", optional=True),
+    "temperature": _number("temperature", lambda v: 0 < v < math.inf, "finite and > 0"),
+    "tail": _choice("tail", TAILS),
+    "hard_weight": _number("hard_weight", lambda v: 0 <= v <= 1, "in [0, 1]", optional=True),
     "denominator": _number(
         "denominator", lambda v: 0 < v < math.inf, "finite and > 0", optional=True
     ),
+    "mean_over": _choice("mean_over", MEAN_OVER),
     "scale": _number("scale", math.isfinite, "finite"),
     "non_finite": _choice("non_finite", NON_FINITE),
     "empty": _choice("empty", EMPTY),
@@ -213,7 +269,14 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "reduction": lambda _name, text: text,
     "ignore_index": _or_none(_read_int),
     "label_smoothing": _read_float,
+    "smoothing": lambda _name, text: text,
+    "z_loss": _read_float,
+    "softcap": _or_none(_read_float),
+    "temperature": _read_float,
+    "tail": lambda _name, text: text,
+    "hard_weight": _or_none(_read_float),
     "denominator": _or_none(_read_float),
+    "mean_over": lambda _name, text: text,
     "scale": _read_float,
     "non_finite": lambda _name, text: text,
     "empty": lambda _name, text: text,

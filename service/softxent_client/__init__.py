@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client", "ServiceError", "ServiceUnavailableError"]
 
+_EXTRA = ("httpx", "httpx_retries", "ml_dtypes", "orjson", "simdjson")
+
 
 def __getattr__(name: str) -> Any:
     # On first use, so that `softxent_client.wire` needs neither httpx nor its import time.
@@ -18,6 +20,12 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = "client" if name.endswith("Client") else "errors"
-    value = getattr(importlib.import_module(f"softxent_client.{module}"), name)
+    try:
+        value = getattr(importlib.import_module(f"softxent_client.{module}"), name)
+    except ModuleNotFoundError as missing:
+        if missing.name not in _EXTRA:
+            raise
+        message = f'{missing.name} is not installed; run: pip install "softxent[client]"'
+        raise ModuleNotFoundError(message, name=missing.name) from None
     globals()[name] = value
     return value

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from softxent.batch import Batch, check_batch
-from softxent.errors import EmptyReductionError, OptionError, RowsError, SoftxentError
+from softxent.batch import Batch, check_batch, refuse_bad_labels, refuse_bad_weights
+from softxent.errors import RowsError, SoftxentError
 from softxent.options import OUTPUTS, Options
+from softxent.reduction import mean_divisor, reduced_loss
 from softxent.results import CrossEntropyResult
 from softxent_client.errors import ServiceError
 from softxent_client.messages import Answer, Body, Call, checked
@@ -31,7 +32,8 @@ from softxent_client.wire import (
 )
 
 ASK_LIMIT_BYTES = 1 << 20
-"""Bodies up to this size are sent without asking what the service's limit is."""
+"""Bodies up to this size are sent without asking what the service's limit is: a refusal tells it,
+and costs at most so many bytes. Before larger ones one small GET is cheaper."""
 
 CROSS_ENTROPY = "/v1/cross_entropy"
 
@@ -47,11 +49,8 @@ def prepare(tensors: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Bat
     Raises:
         OptionError, TensorError, LabelError, WeightError: what was passed is refused.
     """
-    known = Options.__dataclass_fields__
-    for name in options:
-        if name not in known:
-            raise OptionError(f"unknown option {name!r}; known are {', '.join(known)}", field=name)
-    return check_batch(tensors), Options(**options)
+    checked = Options.from_keywords(options)
+    return check_batch(tensors), checked
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,14 @@ class Form:
         if self.media_type == JSON and batch.logits.dtype != np.float32:
             params["logits_dtype"] = batch.logits.dtype.name
         return Call("POST", CROSS_ENTROPY, params, self.media_type, body)
+
+    def lowers(self, refusal: LimitExceededError, limit: int) -> bool:
+        """Tell whether a refusal is for the size of a body, by a limit below the one we kept to."""
+        return (
+            refusal.limit_name == self.limit_name
+            and isinstance(refusal.limit, int)
+            and refusal.limit < limit
+        )
 
     def result(self, answer: Answer, batch: Batch, rows: int) -> CrossEntropyResult:
         """Return an answer's result, its arrays reshaped to `rows` rows.
@@ -112,12 +119,16 @@ def whole(form: Form, body: Body, batch: Batch, options: Options) -> Steps:
 def in_parts(form: Form, batch: Batch, options: Options, limit: int) -> Steps:
     """Evaluate a batch in as many requests as bodies of at most `limit` bytes take.
 
-    Errors name rows of the whole batch; `total` counts those of the first part at fault.
+    Labels, weights and the divisor of the mean are refused before a byte is sent, in the library's
+    order. Rows that are not finite are rows of the whole batch; `total` counts those of the first
+    part at fault.
+
+    Raises:
+        LimitExceededError: one row alone is over the limit, or the service's limit is lower now.
     """
-    weight_sum = _weight_sum(batch, options)
-    divisor = _divisor(options, weight_sum)
+    count, weight_sum = _weigh(batch, options)
+    divisor = mean_divisor(options, weight_sum)
     merged: dict[str, Array] = {}
-    count = 0
     for rows, body in _parts(form, batch, slice(0, len(batch.labels)), limit):
         for asked in _requests(options, divisor):
             reply = yield form.call(body, batch, asked)
@@ -126,16 +137,15 @@ def in_parts(form: Form, batch: Batch, options: Options, limit: int) -> Steps:
             except RowsError as error:
                 raise _moved(error, rows.start) from None
             _fill(merged, part, asked, batch, rows)
-        count += part.count
     loss_sum = exact_sum(merged["loss"])
     result = CrossEntropyResult(
         **{name: merged.get(name) if name in options.outputs else None for name in OUTPUTS},
         loss_sum=loss_sum,
-        weight_sum=float(count) if weight_sum is None else weight_sum,
+        weight_sum=weight_sum,
         count=count,
     )
     if options.reduction != "none" and "loss" in options.outputs:
-        result = replace(result, loss=_reduced(options, loss_sum, divisor))
+        result = replace(result, loss=reduced_loss(options, loss_sum, divisor))
     return _shaped(result, batch)
 
 
@@ -190,26 +200,26 @@ def _fill(
 
 def _moved(error: RowsError, start: int) -> RowsError:
     """Return the error with rows of the whole batch instead of the part's."""
-    if error.field != "class_weights":
-        error.rows = tuple(row + start for row in error.rows)
+    error.rows = tuple(row + start for row in error.rows)
     return error
 
 
-def _weight_sum(batch: Batch, options: Options) -> float | None:
-    """Return the exact sum of the weights, or None where every row weighs 1."""
-    classes = batch.logits.shape[1]
-    taken = (batch.labels >= 0) & (batch.labels < classes)
+def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
+    """Check the values of labels and row weights; return `count` and `weight_sum`."""
+    refuse_bad_weights("row_weights", batch.row_weights)
+    refuse_bad_labels(batch, options.ignore_index)
+    taken = np.ones(len(batch.labels), np.bool_)
     if options.ignore_index is not None:
         taken &= batch.labels != options.ignore_index
     if batch.row_weights.size:
         taken &= batch.row_weights > 0
     labels = batch.labels[taken]
-    if not batch.class_weights.size and not batch.row_weights.size:
-        return None if options.reduction != "mean" else float(labels.size)
+    if not batch.row_weights.size and not batch.class_weights.size:
+        return labels.size, float(labels.size)
     weights = batch.row_weights[taken] if batch.row_weights.size else np.ones(labels.size)
     if batch.class_weights.size:
         weights = weights * batch.class_weights[labels]
-    return exact_sum(weights)
+    return labels.size, exact_sum(weights)
 
 
 def exact_sum(values: Array) -> float:
@@ -222,23 +232,6 @@ def exact_sum(values: Array) -> float:
     except OverflowError:
         with np.errstate(over="ignore"):
             return float(np.sum(values, dtype=np.float64))
-
-
-def _divisor(options: Options, weight_sum: float | None) -> float:
-    if options.reduction != "mean":
-        return 1.0
-    divisor = options.denominator if options.denominator is not None else weight_sum or 0.0
-    if divisor == 0 and options.empty == "error":
-        raise EmptyReductionError(
-            "the mean divides by 0: no row is left, or none has weight", field="reduction"
-        )
-    return divisor
-
-
-def _reduced(options: Options, loss_sum: float, divisor: float) -> float:
-    if divisor == 0:
-        return math.nan if options.empty == "nan" else 0.0
-    return loss_sum / divisor
 
 
 def _shaped(result: CrossEntropyResult, batch: Batch) -> CrossEntropyResult:

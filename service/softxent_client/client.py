@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Self, Unpack
 
 import httpx
@@ -10,7 +11,8 @@ from httpx_retries import RetryTransport
 
 from softxent.options import OptionKeywords
 from softxent.results import CrossEntropyResult
-from softxent_client.messages import Answer, Call, Receiver, answer
+from softxent_client.errors import ServiceUnavailableError
+from softxent_client.messages import Answer, Call, answer
 from softxent_client.shared import (
     RETRIES,
     TIMEOUT,
@@ -23,6 +25,7 @@ from softxent_client.shared import (
     named,
     request,
     retry_policy,
+    service_url,
 )
 
 
@@ -30,7 +33,8 @@ class Client(Shared):
     """A service's evaluations under the library's own signature; for any number of threads.
 
     Args:
-        base_url: where the service is, such as "http://127.0.0.1:8000".
+        base_url: where the service is, such as "http://127.0.0.1:8000"; other than an http or
+            https URL with a host is a ValueError.
         encoding: "binary" (no copy, no rounding) or "json".
         timeout: seconds for each wait, or an `httpx.Timeout`.
         retries: how often a request is sent again; see `retry_policy`.
@@ -48,7 +52,8 @@ class Client(Shared):
     ) -> None:
         super().__init__(encoding)
         retrying = RetryTransport(transport or httpx.HTTPTransport(), retry_policy(retries))
-        self._http = httpx.Client(base_url=base_url, timeout=timeout, transport=retrying)
+        url = service_url(base_url)
+        self._http = httpx.Client(base_url=url, timeout=timeout, transport=retrying)
 
     def cross_entropy(
         self,
@@ -87,8 +92,10 @@ class Client(Shared):
         return self._run(self._explain_steps(logits, label, target_probabilities))
 
     def health(self) -> bool:
-        """Tell whether the service is ready; asked once, without retries."""
-        return self._run(self._health_steps())
+        """Tell whether the service is there and ready; asked once, without retries."""
+        with suppress(ServiceUnavailableError):
+            return self._run(self._health_steps())
+        return False
 
     def close(self) -> None:
         """Close the connections."""
@@ -114,16 +121,16 @@ class Client(Shared):
         with connection_errors():
             response = self._http.send(request(self._http, call), stream=True)
             try:
-                receiver = Receiver(response.headers)
+                body = bytearray()
                 for piece in response.iter_raw():
-                    receiver.add(piece)
+                    body += piece
             finally:
                 response.close()
-        return answer(response, receiver)
+        return answer(response, body)
 
 
 class AsyncClient(Shared):
-    """`Client` for asyncio and trio; the arguments and the methods are the same."""
+    """`Client` for asyncio; the arguments and the methods are the same."""
 
     def __init__(
         self,
@@ -136,7 +143,8 @@ class AsyncClient(Shared):
     ) -> None:
         super().__init__(encoding)
         retrying = RetryTransport(transport or httpx.AsyncHTTPTransport(), retry_policy(retries))
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout, transport=retrying)
+        url = service_url(base_url)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=retrying)
 
     async def cross_entropy(
         self,
@@ -167,7 +175,9 @@ class AsyncClient(Shared):
 
     async def health(self) -> bool:
         """Do what `Client.health` does."""
-        return await self._run(self._health_steps())
+        with suppress(ServiceUnavailableError):
+            return await self._run(self._health_steps())
+        return False
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -193,9 +203,9 @@ class AsyncClient(Shared):
         with connection_errors():
             response = await self._http.send(request(self._http, call), stream=True)
             try:
-                receiver = Receiver(response.headers)
+                body = bytearray()
                 async for piece in response.aiter_raw():
-                    receiver.add(piece)
+                    body += piece
             finally:
                 await response.aclose()
-        return answer(response, receiver)
+        return answer(response, body)

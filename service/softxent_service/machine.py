@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -14,12 +13,12 @@ _LEVELS = (
 
 
 def tell_numba(environment: MutableMapping[str, str], threads: int) -> None:
-    """Name the processor's level, so that machines of one level share cached machine code.
+    """Set the threads, and name the processor's level, so that machines of one level share code.
 
-    What the environment already says is left alone. Has an effect only before `import numba`.
+    A level that the environment already names is left alone; the threads are those of the
+    settings. Has an effect only before `import numba`.
     """
-    if threads > (os.cpu_count() or 1):
-        environment.setdefault("NUMBA_NUM_THREADS", str(threads))
+    environment["NUMBA_NUM_THREADS"] = str(threads)
     level = processor_level(platform.machine(), _processor_flags())
     if level is not None and "NUMBA_CPU_NAME" not in environment:
         environment["NUMBA_CPU_NAME"] = level

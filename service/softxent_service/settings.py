@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
     )
     threads: int = Field(
-        default_factory=available_cores, ge=1, description="Threads of one kernel."
+        default_factory=available_cores, ge=1, le=1024, description="Threads of one kernel."
     )
     kernels: int = Field(default=1, ge=1, description="Large batches evaluated at one time.")
     binary_bytes: int = Field(

@@ -6,7 +6,7 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx
@@ -89,3 +89,20 @@ def status_and_body(connection: socket.socket) -> tuple[int, bytes]:
         text += piece
     first, _, rest = text.partition(b"\r\n")
     return int(first.split()[1]), rest.partition(b"\r\n\r\n")[2]
+
+
+def read_answer(stream: BinaryIO) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the next answer of a connection that goes on."""
+    status = int(stream.readline().split()[1])
+    headers = {}
+    while line := stream.readline().strip():
+        name, _, value = line.decode().partition(": ")
+        headers[name] = value
+    return status, headers, stream.read(int(headers["content-length"]))
+
+
+def slug(body: bytes) -> str:
+    """Return the word of a problem document."""
+    document = json.loads(body)
+    assert document["error"] == document["detail"]
+    return str(document["type"]).rpartition(":")[2]

@@ -39,9 +39,27 @@ def test_content_types_that_are_read(service_url: str, content_type: str) -> Non
     assert post(service_url, GOOD, content_type).status_code == 200
 
 
-def test_compressed_body_is_refused(service_url: str) -> None:
-    answer = post(service_url, GOOD, content_encoding="gzip")
-    assert_problem(answer, 415, "unsupported-media-type", "content-encoding")
+@pytest.mark.parametrize("header", ["content-encoding", "transfer-encoding"])
+def test_compressed_body_is_refused(service_url: str, header: str) -> None:
+    coding = "gzip" if header == "content-encoding" else "gzip, chunked"
+    with connect(service_url) as connection:
+        lines = f"{header}: {coding}\r\n".encode()
+        sent = head(None).replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n")
+        connection.sendall(sent)
+        status, body = status_and_body(connection)
+    document = json.loads(body)
+    assert (status, document["field"]) == (415, header)
+    assert document["type"] == "urn:softxent:problem:unsupported-media-type"
+
+
+@pytest.mark.parametrize("second", [JSON, "text/plain"])
+def test_repeated_content_type_is_refused(service_url: str, second: str) -> None:
+    answer = httpx.post(
+        service_url + PATH,
+        content=GOOD,
+        headers=[("content-type", f"{JSON}; a=b"), ("content-type", second)],
+    )
+    assert_problem(answer, 415, "unsupported-media-type", "content-type")
 
 
 @pytest.mark.parametrize(
@@ -88,8 +106,8 @@ def test_more_bytes_than_announced_do_not_become_the_batch(service_url: str) -> 
     with connect(service_url) as connection:
         connection.sendall(head(len(GOOD)) + GOOD + b"surplus that is no request\r\n\r\n")
         status, body = status_and_body(connection)
-    assert (status, b"loss_sum" in body) in ((200, True), (400, False))
-    assert_alive(service_url)
+    assert status == 200
+    assert body == post(service_url, GOOD).content
 
 
 def test_body_announced_over_the_limit_is_refused_before_it_is_sent(small_service_url: str) -> None:

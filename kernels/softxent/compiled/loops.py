@@ -23,7 +23,7 @@ from softxent.compiled.memory import as_input
 from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
 from softxent.compiled.rows import PARTIALS, Scratch, evaluate_row
 from softxent.compiled.targets import is_written_out
-from softxent.compiled.task import Task, read, task_fields, write
+from softxent.compiled.task import Task, task_fields, write
 from softxent.compiled.tiles import write_all
 
 
@@ -271,47 +271,3 @@ def _block_loop(kind: str, *, parallel: bool) -> Any:
     task = types.Tuple(task_fields(_ELEMENTS[kind]))
     signature = types.none(types.intp, types.intp, task, types.intp, write(types.int64, 2))
     return kernel(evaluate_blocks, signature, parallel=parallel)
-
-
-def weigh_rows(
-    labels, row_weights, class_weights, classes, ignores, ignore_index, words_out, counts_out
-):
-    """Add the weights of the rows to an accumulator; count rows, bad labels and bad weights.
-
-    counts_out [3]: rows not ignored, labels out of range, weights negative or not finite.
-    """
-    count, bad_labels, bad_weights = 0, 0, 0
-    for row in range(labels.size):
-        label = labels[row]
-        row_weight = row_weights[row] if row_weights.size > 0 else 1.0
-        if not 0.0 <= row_weight < np.inf:
-            bad_weights += 1
-        elif row_weight == 0.0 or (ignores and label == ignore_index):
-            continue
-        elif not 0 <= label < classes:
-            bad_labels += 1
-        else:
-            count += 1
-            if class_weights.size > 0:
-                accumulate(words_out, row_weight * class_weights[label])
-            elif row_weights.size > 0:
-                accumulate(words_out, row_weight)
-    counts_out[0] = count
-    counts_out[1] = bad_labels
-    counts_out[2] = bad_weights
-
-
-@functools.cache
-def weight_loop() -> Any:
-    """Return `weigh_rows`, compiled on first use."""
-    signature = types.void(
-        read(types.int64),
-        read(types.float64),
-        read(types.float64),
-        types.int64,
-        types.boolean,
-        types.int64,
-        write(types.int64),
-        write(types.int64),
-    )
-    return kernel(weigh_rows, signature)

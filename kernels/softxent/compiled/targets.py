@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import exp_scaled, two_sum
 from softxent.compiled.task import BUCKET, RENORMALIZE
@@ -62,13 +64,20 @@ def label_entry(task, label, indices, masses):
 
 @inlined
 def soft_entries(task, row, indices, masses):
-    """Write the entries of a top-k target and, mixed with it, of a label."""
+    """Write the entries of a top-k target and, mixed with it, of a label, before smoothing."""
     begin = row * task.entries
     soft = 1.0 if task.labels.size == 0 else 1.0 - task.hard_weight
+    highest = -np.inf
+    for i in range(begin, begin + task.entries):
+        if task.target_indices[i] >= 0:
+            highest = max(highest, task.target_log_probabilities[i])
+    # Shares of the sum are the same relative to the largest, which cannot underflow.
+    centre = highest if task.tail == RENORMALIZE and highest > -np.inf else 0.0
     total, low, count = 0.0, 0.0, 0
     for i in range(begin, begin + task.entries):
         if task.target_indices[i] >= 0:
-            power = exp_scaled(task.target_log_probabilities[i], 0.0, 0.0)
+            below, below_low = two_sum(task.target_log_probabilities[i], 0.0 - centre)
+            power = exp_scaled(below, below_low, 0.0)
             indices[count] = task.target_indices[i]
             masses[count] = power
             total, error = two_sum(total, power)
@@ -76,26 +85,27 @@ def soft_entries(task, row, indices, masses):
             count += 1
     named = count
     total += low
-    rest = 0.0
-    if task.tail == BUCKET:
-        rest = soft * max(0.0, 1.0 - total)
-    share = soft / total if task.tail == RENORMALIZE else soft
+    rest = soft * max(0.0, 1.0 - total) if task.tail == BUCKET else 0.0
+    share = soft
+    if task.tail == RENORMALIZE:
+        share = soft / total if total > 0.0 else 0.0
     for i in range(count):
-        masses[i] *= share * (1.0 - task.smoothing) * label_weight(task.class_weights, indices[i])
+        masses[i] *= share
     if task.labels.size > 0:
-        count = mix_label(label_mass(task, row), task.labels[row], count, indices, masses)
+        count = mix_label(task.hard_weight, task.labels[row], count, indices, masses)
+    return count, named, rest
+
+
+@inlined
+def weigh_entries(task, count, named, rest, indices, masses):
+    """Give entries their weights and smoothing's share; return the target."""
+    for i in range(count):
+        masses[i] *= (1.0 - task.smoothing) * label_weight(task.class_weights, indices[i])
     entry_mass = sum_but(masses, count, -1)
     spread = 0.0
     if task.spread_mass != 0.0:
         spread = task.spread_mass * sum_but(task.tile_weights, task.tile_weights.size, -1)
     return Target(count, named, entry_mass + rest + spread, entry_mass, rest, task.spread_mass)
-
-
-@inlined
-def label_mass(task, row):
-    """Return the mass of a label beside a soft target."""
-    weight = label_weight(task.class_weights, task.labels[row])
-    return task.hard_weight * (1.0 - task.smoothing) * weight
 
 
 @inlined
@@ -122,64 +132,92 @@ def sum_but(values, count, left_out):
 
 
 @inlined
-def write_out(task, row, target, indices, masses, written):
+def write_out(task, row, count, indices, masses, written):
     """Write every t_j of a row, and the sum of each tile's after the classes; return the target.
 
-    `target` holds what entries there are; they become part of what is written.
+    The entries are what is given beside `task.target`, before smoothing and weights.
     """
     classes = task.classes
-    labelled = task.labels.size > 0
-    soft = 1.0 - task.smoothing
-    if labelled:
-        soft *= 1.0 - task.hard_weight
-    spread = row_spread(task, row)
     begin = row * classes
+    soft = 1.0 if task.labels.size == 0 else 1.0 - task.hard_weight
+    given = task.target.size > 0
     for j in range(classes):
-        given = soft * task.target[begin + j] if task.target.size > 0 else 0.0
-        written[j] = label_weight(task.class_weights, j) * (given + spread)
-    if task.masks_rows:
-        for j in range(classes):
-            if task.mask[begin + j] == 0:
-                written[j] = 0.0
-    if task.spares_label:
-        written[task.labels[row]] = 0.0
-    for i in range(target.count):
+        written[j] = soft * task.target[begin + j] if given else 0.0
+    for i in range(count):
         written[indices[i]] += masses[i]
+    masked = task.mask.size > 0
+    mask_begin = begin if task.masks_rows else 0
+    if masked:
+        for j in range(classes):
+            if task.mask[mask_begin + j] == 0:
+                written[j] = 0.0
+    if task.smoothing > 0.0:
+        smooth(task, row, written)
+    for j in range(classes):
+        written[j] = label_weight(task.class_weights, j) * written[j]
+    if masked:
+        for j in range(classes):
+            if task.mask[mask_begin + j] == 0:
+                written[j] = 0.0
     for first in range(0, classes, TILE):
-        count = min(TILE, classes - first)
-        written[classes + first // TILE] = total_weight(written, first, count)
+        size = min(TILE, classes - first)
+        written[classes + first // TILE] = total_weight(written, first, size)
     tiles = written[classes:]
     return Target(0, 0, sum_but(tiles, tiles.size, -1), 0.0, 0.0, 1.0)
 
 
 @inlined
+def smooth(task, row, written):
+    """Add eps / C' to (1 - eps) b_j or, if labels are spared, eps (B - b_j) / (C' - 1), B = sum b.
+
+    For the largest b_j the sum of the others is added up, not subtracted.
+    """
+    spread = row_spread(task, row)
+    if not task.spares_label:
+        for j in range(task.classes):
+            written[j] = (1.0 - task.smoothing) * written[j] + spread
+        return
+    top = 0
+    for j in range(task.classes):
+        if written[j] > written[top]:
+            top = j
+    others = sum_but(written, task.classes, top)
+    whole = others + written[top]
+    largest = written[top]
+    for j in range(task.classes):
+        written[j] = (1.0 - task.smoothing) * written[j] + spread * (whole - written[j])
+    written[top] = (1.0 - task.smoothing) * largest + spread * others
+
+
+@inlined
 def row_spread(task, row):
-    """Return the mass that smoothing puts on each class of a row, before its weight."""
-    if task.smoothing == 0.0 or not task.masks_rows:
+    """Return eps over the number of classes that take part in a row, or of those but one."""
+    if not task.masks_rows:
         return task.spread_mass
     taking_part = 0
     for j in range(row * task.classes, (row + 1) * task.classes):
         taking_part += task.mask[j]
     if task.spares_label:
-        taking_part -= 1
-    return task.smoothing / max(taking_part, 1)
+        return task.smoothing / (taking_part - 1) if taking_part > 1 else 0.0
+    return task.smoothing / taking_part if taking_part > 0 else 0.0
 
 
 @inlined
 def read_target(task, row, indices, masses, written):
     """Return the target of a row, its entries or all of it written to scratch."""
+    if task.entries == 0 and task.target.size == 0 and written.size == 0:
+        if task.labels.size == 0:
+            return Target(0, 0, 0.0, 0.0, 0.0, 0.0)
+        return label_entry(task, task.labels[row], indices, masses)
+    count, named, rest = 0, 0, 0.0
     if task.entries > 0:
-        target = soft_entries(task, row, indices, masses)
-    elif task.labels.size > 0 and task.target.size == 0:
-        target = label_entry(task, task.labels[row], indices, masses)
+        count, named, rest = soft_entries(task, row, indices, masses)
     elif task.labels.size > 0:
-        count = mix_label(label_mass(task, row), task.labels[row], 0, indices, masses)
-        target = Target(count, 0, 0.0, 0.0, 0.0, 0.0)
-    else:
-        target = Target(0, 0, 0.0, 0.0, 0.0, 0.0)
-    if is_written_out(task):
-        target = write_out(task, row, target, indices, masses, written)
-    return target
+        share = task.hard_weight if task.target.size > 0 else 1.0
+        count = mix_label(share, task.labels[row], 0, indices, masses)
+    if written.size > 0:
+        return write_out(task, row, count, indices, masses, written)
+    return weigh_entries(task, count, named, rest, indices, masses)
 
 
 @inlined

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import orjson
 
+from softxent.errors import as_json
 from softxent_client.wire import json_reader
 from softxent_client.wire.errors import check_size
 from softxent_client.wire.limits import Limits
@@ -22,8 +23,6 @@ PIECE_NUMBERS = 20_000
 """Numbers in one piece of encoded text, about 256 KiB: orjson keeps the interpreter's lock."""
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-WORDS = {"nan": b'"NaN"', "inf": b'"Infinity"', "-inf": b'"-Infinity"'}
 
 
 def decode(
@@ -116,6 +115,6 @@ def _text(array: Array) -> bytes:
     if block.dtype.kind != "f" or np.isfinite(block).all():
         return text
     # orjson writes null for each number that JSON lacks; put the words there, in order.
-    words = [WORDS[str(float(value))] for value in block[~np.isfinite(block)]]
+    words = [orjson.dumps(as_json(float(value))) for value in block[~np.isfinite(block)]]
     gaps = text.split(b"null")
     return b"".join(part for pair in zip(gaps, words, strict=False) for part in pair) + gaps[-1]

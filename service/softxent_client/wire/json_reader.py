@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import simdjson
 
-from softxent.errors import ROWS_NAMED, RowsError, TensorError
+from softxent.errors import ROWS_NAMED, WORDS, RowsError, TensorError
 from softxent_client.wire.errors import MalformedBodyError, check_size
 from softxent_client.wire.limits import MIB, Limits
 from softxent_client.wire.schema import SHOWN, Array, Field, Schema
@@ -30,14 +30,21 @@ SATURATED = 0xFFFFFF
 KEPT_BYTES = MIB
 """A parser keeps 7 times the largest body it saw (resident, measured): after larger, a new one."""
 
-NUMBERS_FROM_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
 _BIG_INTEGER = re.compile(rb"(?<![\w.+-])(-?\d{20,}+)(?![.eE])")
 _BIG_INTEGER_CODES = {"BIGINT_ERROR", "NUMBER_ERROR"}
+_BARE_WORD = re.compile(rb"[\[,:\s]-?(?:NaN|nan|Infinity|inf)\s*[\],}]")
+_WORD = "the JSON holds a word that is not true, false or null"
 _REASONS = {
     "EMPTY": "the body is empty",
     "DEPTH_ERROR": "the JSON is nested too deeply",
     "NUMBER_ERROR": "the JSON holds a number that is malformed or beyond float64",
+    "STRING_ERROR": "the JSON holds a string with a malformed escape",
+    "UNCLOSED_STRING": "the JSON holds a string that does not end",
+    "UNESCAPED_CHARS": "the JSON holds a string with a control character that is not escaped",
+    "T_ATOM_ERROR": _WORD,
+    "F_ATOM_ERROR": _WORD,
+    "N_ATOM_ERROR": _WORD,
+    "TAPE_ERROR": "the body is not JSON: a bracket, comma, colon or value is missing or too many",
 }
 _BOM = b"\xef\xbb\xbf"
 
@@ -85,7 +92,10 @@ def _parse(parser: Any, body: bytes | bytearray) -> Any:
     rewritten = _BIG_INTEGER.sub(rb"\1e0", body) if code in _BIG_INTEGER_CODES else body
     if rewritten != body:
         return _parse(parser, rewritten)
-    raise MalformedBodyError(_REASONS.get(code, f"the body is not JSON ({code})"))
+    if _BARE_WORD.search(body):
+        words = ", ".join(f'"{word}"' for word in WORDS)
+        raise MalformedBodyError(f"JSON has no bare NaN or Infinity; write the strings {words}")
+    raise MalformedBodyError(_REASONS.get(code, "the body is not JSON"))
 
 
 def _members(root: Any, limits: Limits) -> dict[str, Any]:
@@ -219,7 +229,7 @@ def _rows(name: str, array: Any, rank: int) -> Iterator[list[Any]]:
 def _float(value: object) -> float | None:
     if type(value) is float or type(value) is int:
         return value
-    return NUMBERS_FROM_WORDS.get(value) if type(value) is str else None
+    return WORDS.get(value) if type(value) is str else None
 
 
 def _integer(value: object) -> int | None:
@@ -227,7 +237,7 @@ def _integer(value: object) -> int | None:
 
 
 def _refuse_values(name: str, faults: list[tuple[int, object]], kind: str) -> None:
-    what = "numbers or the words NaN, Infinity, -Infinity" if kind == "f" else "int64 integers"
+    what = f"numbers or the words {', '.join(WORDS)}" if kind == "f" else "int64 integers"
     named = faults[:ROWS_NAMED]
     shown = [_shown(value) for _, value in named]
     raise RowsError(
@@ -258,7 +268,9 @@ def _scalar(name: str, value: Any, field: Field) -> Array:
     convert: Callable[[object], float | int | None] = _float if kind == "f" else _integer
     number = convert(value)
     if number is None:
-        raise TensorError(f"{name} must be numbers, not {_shown(value)}", field=name)
+        one, many = ("a number", "numbers") if kind == "f" else ("an integer", "integers")
+        expected = many if field.max_rank else one
+        raise TensorError(f"{name} must be {expected}, not {_shown(value)}", field=name)
     return np.asarray(number, np.float64 if kind == "f" else np.int64)
 
 

@@ -28,6 +28,9 @@ ALIGNMENT = 64
 MAX_BYTES = 1 << 62
 """Product of the non-zero dimensions and the item size that NumPy can still address."""
 
+MAX_DIGITS = 20
+"""Digits of the largest unsigned 64-bit integer; Python refuses 4,300 in words of its own."""
+
 METADATA = "__metadata__"
 _ENTRY = {"dtype", "shape", "data_offsets"}
 
@@ -137,7 +140,10 @@ def _parse_header(text: bytes) -> dict[str, Any]:
         raise MalformedBodyError("the header does not begin with '{'")
     try:
         header = json.loads(
-            text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            text.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
         )
     except RecursionError:
         raise MalformedBodyError("the header is nested too deeply") from None
@@ -156,6 +162,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         raise MalformedBodyError(f"the header names {twice[:SHOWN]!r} twice")
     "".join(result).encode()  # A lone surrogate is a ValueError here, and no problem later.
     return result
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise MalformedBodyError(f"the header holds an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _refuse_constant(word: str) -> NoReturn:

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-
 from fastapi import FastAPI
 from starlette.routing import Route
 
 import softxent
 from softxent_service.http import cross_entropy, explain
 from softxent_service.http.admission import Gate
+from softxent_service.http.draining import Draining
 from softxent_service.http.openapi import describe_routes
 from softxent_service.http.problems import add_problem_handlers
 from softxent_service.http.readiness import Readiness
 from softxent_service.http.routes import small_routes
 from softxent_service.settings import Settings
 
-logger = logging.getLogger("softxent")
-
 DESCRIPTION = """Softmax cross-entropy of a batch of logits and labels, and its gradient.
 
 Results are exact to a few units in the last place, and the same bits whatever the batch, the
-form or the number of threads. A POST here is a pure function: it is safe to repeat."""
+form or the number of threads. A POST here is a pure function: it is safe to repeat.
+
+Other paths are refused with 404 and other methods with 405, in problem documents too."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the application; it warms its kernels up when it is started."""
-    readiness = Readiness()
+def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
+    """Return the application; it evaluates nothing before `readiness` is warm."""
     gate = Gate(settings.kernels)
     app = FastAPI(
         title="softxent",
         version=softxent.__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, readiness),
     )
+    app.add_middleware(Draining)
     add_problem_handlers(app)
-    app.include_router(small_routes(settings, readiness))
+    app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
         Route(
@@ -61,28 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
             methods=["POST"],
         ),
     ]
-    document = describe_routes(app, settings.limits)
+    # FastAPI would document each of them twice, once as HEAD and with one name for both.
+    documented = small_routes(settings, readiness, ["GET"]).routes
+    document = describe_routes(app, documented, settings.limits)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
-
-
-def _lifespan(
-    settings: Settings, readiness: Readiness
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(_warm_up(settings, readiness))
-        yield
-        warming.cancel()
-        with suppress(asyncio.CancelledError):
-            await warming
-
-    return lifespan
-
-
-async def _warm_up(settings: Settings, readiness: Readiness) -> None:
-    await readiness.warm_up()
-    if readiness.reason is None:
-        logger.info(
-            "ready: %d kernel threads on the %s layer", settings.threads, readiness.threading_layer
-        )

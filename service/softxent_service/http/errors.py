@@ -2,12 +2,16 @@
 
 SoftxentError
 ├── HttpError
+│   ├── MalformedRequestError      what came is not HTTP
+│   ├── HeadTooLargeError          request line and headers are over their limit
+│   ├── HeadTimeoutError           the head stopped arriving
 │   ├── NotAcceptableError         no form of the answer suits the Accept header
 │   ├── UnsupportedMediaTypeError  the body's media type or coding is not one we read
 │   ├── BodyTimeoutError           the body stopped arriving
 │   ├── BodyLengthMismatchError    more or fewer bytes came than were announced
 │   └── ClientGoneError            the connection ended while the body arrived
-└── NotReadyError                  kernels are still being compiled or loaded
+├── NotReadyError                  kernels are still being compiled or loaded
+└── DrainingError                  the service stopped before the answer was done
 """
 
 from __future__ import annotations
@@ -19,6 +23,24 @@ class HttpError(SoftxentError):
     """A request that cannot be read as one."""
 
     slug = "bad-request"
+
+
+class MalformedRequestError(HttpError):
+    """What came is not HTTP, or asks for a tunnel."""
+
+    slug = "malformed-request"
+
+
+class HeadTooLargeError(HttpError):
+    """Request line and headers together are over their limit."""
+
+    slug = "head-too-large"
+
+
+class HeadTimeoutError(HttpError):
+    """The head stopped arriving, or arrives too slowly."""
+
+    slug = "head-timeout"
 
 
 class NotAcceptableError(HttpError):
@@ -55,3 +77,9 @@ class NotReadyError(SoftxentError):
     """Kernels are still being compiled or loaded; a later try succeeds."""
 
     slug = "not-ready"
+
+
+class DrainingError(SoftxentError):
+    """The service was told to stop and could not wait for the answer; a later try succeeds."""
+
+    slug = "draining"

@@ -12,6 +12,9 @@ from softxent_service.http.errors import NotAcceptableError, UnsupportedMediaTyp
 
 FORMS = tuple(MEDIA_TYPES)
 
+CODINGS = {b"content-encoding": b"identity", b"transfer-encoding": b"chunked"}
+"""Headers that name how a body is coded, and the one value of each that is read here."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -26,20 +29,26 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
     """Return what the headers say, where bodies and answers may have one of `forms`.
 
     Raises:
-        UnsupportedMediaTypeError: the body's media type, charset or coding is not read here.
+        UnsupportedMediaTypeError: the body's media type, charset or coding is not read here, or
+            there are two media types.
         NotAcceptableError: the client accepts no form that is written here.
     """
     content_type = accept = length = None
     for name, value in scope["headers"]:
         if name == b"content-type":
+            if content_type is not None:
+                raise UnsupportedMediaTypeError(
+                    "Content-Type is given more than once", field="content-type"
+                )
             content_type = value
         elif name == b"content-length":
             length = value
         elif name == b"accept":
             accept = value if accept is None else accept + b"," + value
-        elif name == b"content-encoding" and value.lower() != b"identity":
+        elif name in CODINGS and value.lower() != CODINGS[name]:
+            field = name.decode()
             raise UnsupportedMediaTypeError(
-                "compressed bodies are not read here; send it plain", field="content-encoding"
+                "compressed bodies are not read here; send it plain", field=field
             )
     return Head(*_negotiate(content_type, accept, forms), length)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from softxent import OUTPUTS, Options
 from softxent.explanation import MAX_CLASSES, Explanation
 from softxent.options import EMPTY, NON_FINITE, REDUCTIONS
 from softxent_client.wire import JSON, REQUEST, RESPONSE, SAFETENSORS, Limits, Schema
+from softxent_client.wire.schema import Field
 from softxent_service.http import cross_entropy, explain, problems
 from softxent_service.http.query import LOGITS_DTYPES
 
@@ -21,12 +24,21 @@ NUMBER: Json = {
     "oneOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}],
     "description": "A number; those that JSON lacks travel as words.",
 }
-NUMBERS: Json = {
-    "oneOf": [
-        {"$ref": "#/components/schemas/Number"},
-        {"type": "array", "items": {"$ref": "#/components/schemas/Numbers"}},
-    ],
-    "description": "A number, or an array of equally long arrays of them.",
+INTEGER: Json = {"type": "integer"}
+
+
+def _nested(number: Json, name: str) -> Json:
+    arrays = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+    return {
+        "oneOf": [number, arrays],
+        "description": "One number, or an array of equally long arrays of them.",
+    }
+
+
+SCHEMAS: Json = {
+    "Number": NUMBER,
+    "Numbers": _nested({"$ref": "#/components/schemas/Number"}, "Numbers"),
+    "Integers": _nested(INTEGER, "Integers"),
 }
 
 PROBLEM: Json = {
@@ -40,7 +52,11 @@ PROBLEM: Json = {
         "error": {"type": "string", "description": "Equal to detail."},
         "field": {"type": "string", "description": "The tensor, option or header at fault."},
         "rows": {"type": "array", "items": {"type": "integer"}, "description": "First ten."},
-        "values": {"type": "array", "items": {}, "description": "What stands in those rows."},
+        "values": {
+            "type": "array",
+            "items": {},
+            "description": "What stands in those rows; non-finite-result of a batch: their losses.",
+        },
         "total": {"type": "integer", "description": "How many rows are at fault."},
         "limit_name": {"type": "string"},
         "limit": {"type": "integer"},
@@ -48,15 +64,19 @@ PROBLEM: Json = {
 }
 
 REFUSALS = {
-    400: "The body is malformed, or has another length than announced",
+    400: "The request or its body is malformed, or has another length than announced",
     406: "No form of the answer suits Accept",
-    408: "The body stopped arriving",
+    408: "The request stopped arriving",
     413: "A limit is exceeded; the document names it",
-    415: "Content-Type is missing or not read here",
+    415: "Content-Type is missing, repeated or not read here, or a coding is not",
     422: "The batch or an option has no meaning",
+    431: "Request line and headers are over their limit",
     500: "A fault of the service",
-    503: "Not ready; Retry-After says when to try again",
+    503: "Not ready, or stopping; Retry-After says when to try again",
 }
+
+ANYWHERE = (400, 408, 431, 500, 503)
+"""What any request may be refused with, whatever it asks for."""
 
 _CHOICES = {
     "reduction": REDUCTIONS,
@@ -91,10 +111,10 @@ _OPTION_TEXTS = {
 }
 
 
-def describe_routes(app: FastAPI, limits: Limits) -> Json:
-    """Return the OpenAPI document: what FastAPI knows, and the routes with bodies of their own."""
+def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -> Json:
+    """Return the OpenAPI document: `routes` of FastAPI, and those with bodies of their own."""
     document = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes
+        title=app.title, version=app.version, description=app.description, routes=routes
     )
     document["paths"] = {
         cross_entropy.PATH: {"post": _cross_entropy(limits)},
@@ -102,7 +122,10 @@ def describe_routes(app: FastAPI, limits: Limits) -> Json:
         **document["paths"],
     }
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas |= {"Number": NUMBER, "Numbers": NUMBERS, "Problem": PROBLEM}
+    schemas |= {**SCHEMAS, "Problem": PROBLEM}
+    for item in document["paths"].values():
+        for operation in item.values():
+            operation["responses"] = {**_refusals(ANYWHERE), **operation["responses"]}
     return document
 
 
@@ -121,7 +144,7 @@ def _cross_entropy(limits: Limits) -> Json:
         },
         "responses": {
             "200": {"description": "What was asked for", "content": _both_forms(response)},
-            **_refusals(),
+            **_refusals(REFUSALS),
         },
     }
 
@@ -171,7 +194,7 @@ def _json_schema(schema: Schema) -> Json:
     return {
         "type": "object",
         "properties": {
-            name: _tensor(field.json_dtype.kind, field.max_rank)
+            name: _tensor(field, _least_rank(schema, field))
             for name, field in schema.fields.items()
         },
         "required": list(schema.required),
@@ -179,15 +202,20 @@ def _json_schema(schema: Schema) -> Json:
     }
 
 
-def _tensor(kind: str, max_rank: int) -> Json:
-    number: Json = {"type": "integer"} if kind == "i" else {"$ref": "#/components/schemas/Number"}
-    if max_rank == 0:
-        return number
-    if max_rank == 1:
-        return {"type": "array", "items": number}
-    if kind == "i":
-        return {"type": "array", "items": {}, "description": "Integers, nested as the rows are."}
-    return {"$ref": "#/components/schemas/Numbers"}
+def _least_rank(schema: Schema, field: Field) -> int:
+    rows_of = schema.fields.get(schema.rows_of or "")
+    return rows_of.min_rank - 1 if field.per_row and rows_of else field.min_rank
+
+
+def _tensor(field: Field, least_rank: int) -> Json:
+    """Return arrays in arrays down to `least_rank`, and below them what may be nested further."""
+    whole = field.json_dtype.kind == "i"
+    inner: Json = INTEGER if whole else {"$ref": "#/components/schemas/Number"}
+    if field.max_rank > least_rank:
+        inner = {"$ref": f"#/components/schemas/{'Integers' if whole else 'Numbers'}"}
+    for _ in range(least_rank):
+        inner = {"type": "array", "items": inner}
+    return inner
 
 
 def _binary(schema: Schema) -> Json:
@@ -218,7 +246,7 @@ def _explain() -> Json:
                 "description": "Every step under its own name; null where one is not defined",
                 "content": {JSON: {"schema": _explanation()}},
             },
-            **{status: body for status, body in _refusals().items() if status != "503"},
+            **_refusals(REFUSALS),
         },
     }
 
@@ -241,8 +269,8 @@ def _explanation() -> Json:
     }
 
 
-def _refusals() -> Json:
+def _refusals(statuses: Iterable[int]) -> Json:
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        str(status): {"description": text, "content": content} for status, text in REFUSALS.items()
+        str(status): {"description": REFUSALS[status], "content": content} for status in statuses
     }

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from softxent import errors as library
@@ -20,16 +18,21 @@ MEDIA_TYPE = "application/problem+json"
 STATUSES: dict[type[Exception], int] = {
     library.InputError: 422,
     library.EmptyReductionError: 422,
-    library.OutputBufferError: 500,
     wire.WireError: 400,
     wire.LimitExceededError: 413,
     http.HttpError: 400,
+    http.HeadTooLargeError: 431,
+    http.HeadTimeoutError: 408,
     http.NotAcceptableError: 406,
     http.UnsupportedMediaTypeError: 415,
     http.BodyTimeoutError: 408,
     http.NotReadyError: 503,
+    http.DrainingError: 503,
 }
 """The status of an error is that of the nearest class of its MRO that stands here."""
+
+FRAMEWORK_SLUGS = {404: "not-found", 405: "method-not-allowed", 500: "internal-error"}
+"""What refusals are called that no error class of ours stands for."""
 
 RETRY_AFTER_SECONDS = 1
 
@@ -46,6 +49,20 @@ _LONGEST_TEXT = 1000
 def status_of(error: type[BaseException]) -> int:
     """Return the HTTP status for an error class; 500 for one that no table row covers."""
     return next((STATUSES[cls] for cls in error.__mro__ if cls in STATUSES), 500)
+
+
+def problem_of(error: library.SoftxentError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the problem document that tells `error`."""
+    status = status_of(type(error))
+    return problem(status, error.slug, error.message, details=error.details(), headers=headers)
+
+
+def whole_answer(error: library.SoftxentError) -> bytes:
+    """Return head and body of the refusal that ends a connection, where no application runs."""
+    response = problem_of(error, {"connection": "close"})
+    lines = [b"HTTP/1.1 %d " % response.status_code]
+    lines += [b"%s: %s" % header for header in response.raw_headers]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
 def problem(
@@ -74,28 +91,23 @@ def problem(
 def add_problem_handlers(app: FastAPI) -> None:
     """Make every refusal of `app`, whoever raises it, a problem document."""
     app.add_exception_handler(library.SoftxentError, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _failed)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, library.SoftxentError)
-    return problem(status_of(type(error)), error.slug, error.message, details=error.details())
-
-
-async def _invalid(_request: Request, error: Exception) -> Response:
-    return problem(422, "invalid-input", str(error))
+    return problem_of(error)
 
 
 async def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-    return problem(error.status_code, slug, str(error.detail), headers=error.headers)
+    status = error.status_code
+    return problem(status, FRAMEWORK_SLUGS[status], str(error.detail), headers=error.headers)
 
 
 async def _failed(_request: Request, _error: Exception) -> Response:
-    return problem(500, "internal-error", "the service failed; its log says why")
+    return problem(500, FRAMEWORK_SLUGS[500], "the service failed; its log says why")
 
 
 def _title(slug: str) -> str:

@@ -1,13 +1,20 @@
-"""uvicorn's httptools protocol, with a bound on request heads and room for bulk bodies."""
+"""uvicorn's httptools protocol, with bounds on request heads and room for bulk bodies."""
 
 from __future__ import annotations
 
 import asyncio
 
-from starlette.responses import Response
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from softxent_service.http.problems import problem
+from softxent_service.http.errors import (
+    HeadTimeoutError,
+    HeadTooLargeError,
+    HttpError,
+    MalformedRequestError,
+)
+from softxent_service.http.problems import whole_answer
+from softxent_service.http.upgrades import head_without_offer
 
 READ_AHEAD_BYTES = 256 << 10
 """Bytes of a body that may wait before reading pauses. A whole call with 131 MB each way took
@@ -21,27 +28,64 @@ def bounded_protocol(head_bytes: int) -> type[asyncio.Protocol]:
 
 
 class _Protocol(HttpToolsProtocol):
+    """One clock a connection, uvicorn's own for idle ones: it runs while no answer is due.
+
+    It starts with the connection, with the first byte of a head and with the end of an answer, and
+    stops when a head is complete. So it ends slow heads, and bodies that are read after their
+    answer and thrown away.
+
+    Attributes:
+        _loose: bytes that came since a head, a piece of a body or a message was complete.
+        _head_size: bytes of the parsed lines of this message's head and trailers.
+    """
+
     head_bytes: int
-    _head_got = 0
-    _in_head = True
+    _loose = 0
+    _head_size = 0
+    _head_open = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_clock()
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_got += len(data)
-        super().data_received(data)
-        # Only heads still open are refused, so bytes of a body never count.
-        if self._in_head and self._head_got > self.head_bytes:
-            self._refuse(431, "head-too-large", f"a head may have {self.head_bytes} bytes")
+        self._loose += len(data)
+        try:
+            self._feed(data)
+            self._check_head(self._loose)
+        except HttpError as error:
+            self._refuse(error)
+        except httptools.HttpParserError as error:
+            # What a callback raises arrives as the context of the parser's own error.
+            cause = error.__context__
+            told = MalformedRequestError(f"what came is not an HTTP request ({error})")
+            self._refuse(cause if isinstance(cause, HttpError) else told)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_size, self._head_open = 0, True
+        if self.cycle is None or self.cycle.response_complete:
+            self._start_clock()
+
+    def on_url(self, url: bytes) -> None:
+        self._head_size += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value) + len(b": \r\n")
+        self._check_head(self._head_size)
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._check_head(self._head_size)
+        if self.parser.should_upgrade():
+            return
+        self._loose, self._head_open = 0, False
+        self._unset_keepalive_if_required()
         super().on_headers_complete()
 
-    def on_message_complete(self) -> None:
-        self._in_head, self._head_got = True, 0
-        super().on_message_complete()
-
     def on_body(self, body: bytes) -> None:
+        self._loose = 0
         if self.cycle.response_complete:
             return
         self.cycle.body += body
@@ -49,16 +93,58 @@ class _Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
         self.cycle.message_event.set()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "malformed-request", msg)
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._loose = 0
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
 
-    def _refuse(self, status: int, slug: str, detail: str) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(_whole(problem(status, slug, detail)))
+    def timeout_keep_alive_handler(self) -> None:
+        if self._head_open:
+            self._refuse(
+                HeadTimeoutError(f"the head is not complete after {self.timeout_keep_alive} s")
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _start_clock(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Parse `data`; where the parser stops at an offer, another one goes on without it."""
+        while len(data):
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = memoryview(data)[offer.args[0] :]
+                head = head_without_offer(self.parser, self.url, self.headers)
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+
+    def _check_head(self, size: int) -> None:
+        if size > self.head_bytes:
+            raise HeadTooLargeError(f"a head may have {self.head_bytes} bytes")
+
+    def _refuse(self, error: HttpError) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+            # The request before is whole: its answer comes first, and is the last one.
+            cycle.keep_alive = False
+            self.flow.pause_reading()
+        elif not self.transport.is_closing():
+            if not self._answer_begun():
+                self.transport.write(whole_answer(error))
             self.transport.close()
 
-
-def _whole(response: Response) -> bytes:
-    lines = [b"HTTP/1.1 %d " % response.status_code]
-    lines += [b"%s: %s" % header for header in response.raw_headers]
-    return b"\r\n".join([*lines, b"connection: close", b"", bytes(response.body)])
+    def _answer_begun(self) -> bool:
+        """Tell whether a refusal would land in or after the answer to the very request at fault."""
+        cycle = self.cycle
+        if cycle is None or not cycle.more_body:
+            return False
+        return cycle.response_started or bool(self.pipeline)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-
-import anyio.to_thread
 
 from softxent import CrossEntropyResult
 from softxent_service.http.errors import NotReadyError
-
-logger = logging.getLogger("softxent")
 
 Evaluate = Callable[..., CrossEntropyResult]
 
@@ -33,21 +28,16 @@ class Readiness:
         """Return `softxent.front.evaluate`.
 
         Raises:
-            NotReadyError: the warm-up has not finished, or has failed.
+            NotReadyError: the warm-up has not finished.
         """
         if self._evaluate is None:
             raise NotReadyError(f"not ready: {self.reason}")
         return self._evaluate
 
-    async def warm_up(self) -> None:
-        """Import, compile or load everything in a thread, so that liveness answers meanwhile."""
-        try:
-            self._evaluate, self.threading_layer = await anyio.to_thread.run_sync(load_kernels)
-        except Exception:
-            self.reason = "warming up the kernels failed; the log says why"
-            logger.exception(self.reason)
-        else:
-            self.reason = None
+    def warm_up(self) -> None:
+        """Import, compile or load everything; raise what fails."""
+        self._evaluate, self.threading_layer = load_kernels()
+        self.reason = None
 
 
 def load_kernels() -> tuple[Evaluate, str]:

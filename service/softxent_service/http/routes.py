@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -53,21 +54,22 @@ class Ready(BaseModel):
     error: str | None = None
 
 
-def small_routes(settings: Settings, readiness: Readiness) -> APIRouter:
-    """Return the routes, bound to what they tell about."""
+def small_routes(settings: Settings, readiness: Readiness, methods: list[str]) -> APIRouter:
+    """Return the routes, bound to what they tell about and answering to `methods`."""
     router = APIRouter()
+    route = partial(router.api_route, methods=methods)
 
-    @router.get("/v1/info", summary="Versions, numerics and limits", tags=["service"])
+    @route("/v1/info", summary="Versions, numerics and limits", tags=["service"])
     async def info() -> Info:
         return describe(settings, readiness.threading_layer)
 
-    @router.get("/v2/health/live", summary="The process answers", tags=["health"])
+    @route("/v2/health/live", summary="The process answers", tags=["health"])
     async def live() -> Live:
         return Live(live=True)
 
     unready: dict[int | str, dict[str, Any]] = {503: {"model": Ready, "description": "Not yet"}}
 
-    @router.get(
+    @route(
         "/v2/health/ready",
         summary="Every kernel is compiled or loaded",
         tags=["health"],

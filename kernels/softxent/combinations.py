@@ -1,0 +1,38 @@
+"""Which options go with which target: what does not apply is refused by name, never ignored."""
+
+from __future__ import annotations
+
+from softxent.batch import Batch
+from softxent.errors import OptionError, TensorError
+from softxent.options import Options
+
+
+def refuse_illegal(batch: Batch, options: Options) -> None:
+    """Refuse options that mean nothing for a batch's target, or contradict it.
+
+    Raises:
+        OptionError: an option does not apply.
+        TensorError: class weights stand beside a bucket.
+    """
+    mixed = "labels" in batch.kinds and batch.is_soft
+    top_k = "target_indices" in batch.kinds
+    if mixed and options.hard_weight is None:
+        raise OptionError(
+            "labels beside a soft target need hard_weight, the share of the label",
+            field="hard_weight",
+        )
+    if options.hard_weight is not None and not mixed:
+        raise OptionError(
+            "hard_weight applies only to labels beside a soft target", field="hard_weight"
+        )
+    if options.tail != "renormalize" and not top_k:
+        raise OptionError("tail applies only to top-k targets", field="tail")
+    if options.tail == "bucket":
+        _refuse_beside_bucket(batch, options)
+
+
+def _refuse_beside_bucket(batch: Batch, options: Options) -> None:
+    if options.label_smoothing:
+        raise OptionError("label_smoothing does not go with tail=bucket", field="label_smoothing")
+    if batch.class_weights.size:
+        raise TensorError("class_weights do not go with tail=bucket", field="class_weights")

@@ -1,0 +1,155 @@
+"""Before anything is evaluated: what every row weighs, and whether its target can be one."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from softxent.compiled.compilation import inlined, kernel
+from softxent.compiled.elementary import exp_scaled
+from softxent.compiled.exact_sum import accumulate
+from softxent.compiled.task import read, write
+
+(
+    ROW_WEIGHT,
+    LABEL_RANGE,
+    LABEL_MASKED,
+    PROBABILITY,
+    INDEX_RANGE,
+    INDEX_TWICE,
+    INDEX_MASKED,
+    LOG_PROBABILITY,
+    EXCESS_MASS,
+) = range(1, 10)
+"""What may be wrong with a row."""
+
+MOST_MASS = 1.0 + 2.0**-7
+"""What stored log-probabilities of 16 bits may add up to, for all their rounding."""
+
+
+def weigh_rows(
+    rows,
+    classes,
+    entries,
+    labels,
+    row_weights,
+    class_weights,
+    target,
+    stored_target,
+    infinity,
+    indices,
+    log_probabilities,
+    mask,
+    masks_rows,
+    ignores,
+    ignore_index,
+    words_out,
+    faults_out,
+):
+    """Add the weights of the rows that take part to an accumulator; return how many there are.
+
+    A row weighs its own weight, times that of its label's class where `class_weights` are passed.
+    `infinity` is the pattern of infinity in `stored_target`. faults_out uint8 [N], zeroed, takes
+    one of the numbers above for each row that is at fault.
+    """
+    count = 0
+    seen = np.zeros(classes if entries > 1 else 0, np.int64)
+    for row in range(rows):
+        weight = row_weights[row] if row_weights.size > 0 else 1.0
+        if not 0.0 <= weight < np.inf:
+            faults_out[row] = ROW_WEIGHT
+            continue
+        label = labels[row] if labels.size > 0 else 0
+        if weight == 0.0 or (ignores and labels.size > 0 and label == ignore_index):
+            continue
+        masked_from = row * classes if masks_rows else 0
+        fault = 0
+        if not 0 <= label < classes:
+            fault = LABEL_RANGE
+        elif labels.size > 0 and mask.size > 0 and mask[masked_from + label] == 0:
+            fault = LABEL_MASKED
+        elif entries > 0:
+            fault = check_entries(
+                row, classes, entries, indices, log_probabilities, mask, masked_from, seen
+            )
+        elif (target.size > 0 and not are_probabilities(target, row * classes, classes)) or (
+            stored_target.size > 0
+            and not are_stored(stored_target, row * classes, classes, infinity)
+        ):
+            fault = PROBABILITY
+        if fault != 0:
+            faults_out[row] = fault
+            continue
+        count += 1
+        if class_weights.size > 0:
+            accumulate(words_out, weight * class_weights[label])
+        elif row_weights.size > 0:
+            accumulate(words_out, weight)
+    return count
+
+
+@inlined
+def check_entries(row, classes, entries, indices, log_probabilities, mask, masked_from, seen):
+    """Return what is wrong with the entries of a row, 0 for nothing."""
+    total = 0.0
+    for i in range(row * entries, (row + 1) * entries):
+        k = indices[i]
+        if k == -1:
+            continue
+        if not 0 <= k < classes:
+            return INDEX_RANGE
+        if mask.size > 0 and mask[masked_from + k] == 0:
+            return INDEX_MASKED
+        if seen.size > 0:
+            if seen[k] == row + 1:
+                return INDEX_TWICE
+            seen[k] = row + 1
+        if not log_probabilities[i] <= 0.0:
+            return LOG_PROBABILITY
+        total += exp_scaled(log_probabilities[i], 0.0, 0.0)
+    return EXCESS_MASS if total > MOST_MASS else 0
+
+
+@inlined
+def are_probabilities(values, begin, count):
+    """Whether all are finite and none is negative."""
+    good = True
+    for j in range(begin, begin + count):
+        good = good & (values[j] >= 0.0) & (values[j] < np.inf)
+    return good
+
+
+@inlined
+def are_stored(values, begin, count, infinity):
+    """Do `are_probabilities` for the patterns of 16-bit floats; -0 is a probability."""
+    good = True
+    for j in range(begin, begin + count):
+        good = good & ((values[j] < infinity) | (values[j] == 0x8000))
+    return good
+
+
+@functools.cache
+def weight_loop(computed: str) -> Any:
+    """Return `weigh_rows` for targets of type `computed`, compiled on first use."""
+    weights, integers = read(types.float64), read(types.int64)
+    signature = types.int64(
+        *(types.int64,) * 3,
+        integers,
+        weights,
+        weights,
+        read(getattr(types, computed)),
+        read(types.uint16),
+        types.int64,
+        integers,
+        weights,
+        read(types.uint8),
+        types.boolean,
+        types.boolean,
+        types.int64,
+        write(types.int64),
+        write(types.uint8),
+    )
+    return kernel(weigh_rows, signature)

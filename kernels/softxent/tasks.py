@@ -1,0 +1,133 @@
+"""From a checked batch and its options to the task that kernels take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent import TILE
+from softxent.batch import Batch, tile_sizes
+from softxent.compiled.task import BUCKET, NO_TAIL, RENORMALIZE, Task
+from softxent.options import Options
+from softxent.output_buffers import Outputs, bits_of
+
+Weights = npt.NDArray[np.float64]
+
+_TAILS = {"renormalize": RENORMALIZE, "bucket": BUCKET, "none": NO_TAIL}
+_NONE = np.empty(0)
+_NO_PATTERNS = np.empty(0, np.uint16)
+
+
+def is_transformed(batch: Batch, options: Options) -> bool:
+    """Whether anything stands between the logits and the softmax, or needs a copy of a row."""
+    return (
+        batch.class_mask.size > 0
+        or options.softcap is not None
+        or options.temperature != 1.0
+        or options.tail == "bucket"
+    )
+
+
+def make_task(batch: Batch, options: Options, divisor: float, outputs: Outputs) -> Task:
+    """Return the task of evaluating a batch; mean losses and gradients are divided by `divisor`."""
+    masks_rows = batch.class_mask.ndim == 2
+    spread = _spread(batch, options)
+    ignores, ignore_index = ignored(options)
+    inverse, inverse_low = _inverse(options.temperature, batch)
+    stores = batch.target_probabilities.dtype.itemsize == 2
+    loss, gradient, log_normalizer, probabilities = outputs.flat(batch.logits.dtype)
+    return Task(
+        logits=bits_of(batch.logits),
+        bfloat16=batch.logits.dtype.name == "bfloat16",
+        labels=batch.labels,
+        row_weights=batch.row_weights,
+        class_weights=spread.class_weights,
+        other_weights=spread.other_weights,
+        tile_weights=spread.tile_weights,
+        target=loss[:0] if stores else batch.target_probabilities.reshape(-1),
+        stored_target=bits_of(batch.target_probabilities) if stores else _NO_PATTERNS,
+        target_indices=batch.target_indices.reshape(-1),
+        target_log_probabilities=batch.target_log_probabilities.reshape(-1),
+        mask=batch.class_mask.reshape(-1),
+        masks_rows=masks_rows,
+        classes=batch.logits.shape[1],
+        entries=batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0,
+        ignores=ignores,
+        ignore_index=ignore_index,
+        smoothing=options.label_smoothing,
+        spread_mass=spread.mass,
+        spares_label=options.smoothing == "others",
+        hard_weight=options.hard_weight or 0.0,
+        tail=_TAILS[options.tail],
+        z_loss=options.z_loss,
+        softcap=options.softcap or 0.0,
+        inverse=inverse,
+        inverse_low=inverse_low,
+        scale=options.scale,
+        divisor=divisor,
+        loss_out=loss,
+        gradient_out=gradient,
+        log_normalizer_out=log_normalizer,
+        probabilities_out=probabilities,
+    )
+
+
+def ignored(options: Options) -> tuple[bool, int]:
+    """Return whether a label is ignored, and which."""
+    index = options.ignore_index
+    return (False, 0) if index is None else (True, index)
+
+
+def _inverse(temperature: float, batch: Batch) -> tuple[float, float]:
+    """Return 1 / temperature in the type of computation, and what that leaves."""
+    exact = 1 / Fraction(temperature)
+    with np.errstate(over="ignore"):
+        high = float(batch.row_dtype.type(float(exact)))
+    if not math.isfinite(high):
+        return high, 0.0
+    return high, float(exact - Fraction(high))
+
+
+@dataclass(frozen=True, eq=False)
+class _Spread:
+    """What smoothing adds to each class: `mass` times the class's weight."""
+
+    mass: float
+    class_weights: Weights
+    other_weights: Weights
+    tile_weights: Weights
+
+
+def _spread(batch: Batch, options: Options) -> _Spread:
+    """Return class weights, for each class the sum of the others', and the sum of each tile's.
+
+    Only smoothing asks for the last two. The total is kept in two parts, so that a weight that
+    dominates leaves the sum of the others its digits.
+    """
+    weights, classes = batch.class_weights, batch.logits.shape[1]
+    if not batch.rows:
+        # Without rows, the number of classes costs no bytes and bounds nothing.
+        return _Spread(0.0, weights, _NONE, _NONE)
+    sizes, eps = tile_sizes(classes, TILE), options.label_smoothing
+    taking_part = classes
+    if eps > 0 and batch.class_mask.ndim == 1 and batch.class_mask.size:
+        mask = batch.class_mask.astype(np.float64)
+        taking_part = int(mask.sum())
+        weights = weights * mask if weights.size else mask
+    others = taking_part - 1 if options.smoothing == "others" else taking_part
+    mass = eps / others if others > 0 else 0.0
+    if not weights.size:
+        return _Spread(mass, weights, _NONE, sizes)
+    if eps == 0:
+        return _Spread(mass, weights, weights, sizes)
+    high = math.fsum(weights)
+    low = math.fsum([-high, *weights])
+    rest = high - weights
+    part = rest - high
+    error = (high - (rest - part)) - (weights + part)
+    tiles = [math.fsum(weights[i : i + TILE]) for i in range(0, weights.size, TILE)]
+    return _Spread(mass, weights, rest + (error + low), np.array(tiles))

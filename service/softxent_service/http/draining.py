@@ -1,0 +1,37 @@
+"""Answers the requests that a stopping service cannot wait for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from softxent_service.http.errors import DrainingError
+from softxent_service.http.problems import problem_of
+
+
+class Draining:
+    """Outermost: makes the cancellation of a request its refusal.
+
+    uvicorn cancels what still runs `shutdown_seconds` after it was told to stop. An answer that has
+    begun cannot be taken back; its connection is closed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; refuse it where it is cancelled before its answer has begun."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            if not begun:
+                error = DrainingError("the service stops; try again, it or another may answer then")
+                await problem_of(error, {"connection": "close"})(scope, receive, send)
