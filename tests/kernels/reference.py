@@ -42,10 +42,10 @@ def problem(row: Row) -> Problem:
     s = shares(row)
     with mp.workdps(s.digits):
         t = target(row)
-        exps = [e if b else mpf(0) for e, b in zip(s.exponentials, t.bucket, strict=True)]
-        total = mpmath.fsum(exps)
-        bucket = total / mpmath.fsum(s.exponentials)
-        inside = [e / total if total and t.rest else mpf(0) for e in exps]
+        zero = mpf(0)
+        shares_ = [a if b else zero for a, b in zip(s.probabilities, t.bucket, strict=True)]
+        bucket = mpmath.fsum(shares_)
+        inside = [a / bucket if t.rest and a else zero for a in shares_]
         size = max(abs(s.maximum), abs(s.log_normalizer))
         return Problem(row, s, t, bucket, inside, size)
 
@@ -79,6 +79,8 @@ def _loss_slack(p: Problem) -> mpf:
 
 
 def _lse_slack(p: Problem) -> mpf:
+    if p.row.softcap is None:
+        return mpf(0)
     return mpmath.fsum(a * d for a, d in zip(p.s.probabilities, p.s.logit_slack, strict=True))
 
 
@@ -100,6 +102,8 @@ def _log_normalizer(p: Problem) -> Exact:
 
 def _probabilities(p: Problem) -> Exact:
     values = p.s.probabilities
+    if p.row.softcap is None:
+        return Exact.of(values)
     slacks = [a * d for a, d in zip(values, p.s.log_slack, strict=True)]
     return Exact.of(values, slacks=slacks)
 
@@ -139,6 +143,8 @@ def gradient_by_logits(p: Problem) -> list[mpf]:
 
 
 def _owed(p: Problem) -> list[mpf]:
+    if not p.t.rest:
+        return p.t.masses
     return [t + p.t.rest * q for t, q in zip(p.t.masses, p.inside, strict=True)]
 
 
@@ -146,6 +152,8 @@ def _gradient(p: Problem) -> Exact:
     factor, by_logits = mpf(p.row.gradient_factor), gradient_by_logits(p)
     values = [factor * c * g for c, g in zip(p.s.chain, by_logits, strict=True)]
     operands = [abs(factor) * c * o for c, o in zip(p.s.chain, _gradient_operands(p), strict=True)]
+    if p.row.softcap is None and not p.t.rest_slack:
+        return Exact.of(values, operands)
     changes = zip(p.s.chain, p.s.chain_slack, _gradient_slacks(p), by_logits, strict=True)
     slacks = [abs(factor) * ((c + d) * change + d * abs(g)) for c, d, change, g in changes]
     return Exact.of(values, operands, slacks)

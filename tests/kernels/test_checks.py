@@ -61,17 +61,14 @@ def test_checks_refuse_values_a_few_ulp_away(case: Case, seed: int) -> None:
     assume(case.option("reduction") == "none" and "softcap" not in case.options)
     assume(case.stored == case.logits.dtype == case.computed)
     result, generator = result_of(case), np.random.default_rng(seed)
-    names = [n for n in ("loss", "log_normalizer", "probabilities") if n in case.outputs]
-    for name in names:
+    # The rest of a bucket has a slack of its own, under which a small loss may be further away.
+    names = ("probabilities",) if case.option("tail") == "bucket" else ("loss", "probabilities")
+    for name in [n for n in names if n in case.outputs]:
         found = getattr(result, name)
-        if found.size and name in worst_errors(result, case):
-            place = tuple(int(generator.integers(n)) for n in found.shape)
-            big = np.abs(found[place]) > 1e-30
-            if big and not case.rows.ignored[place[0]]:
-                found[place] += 20 * np.spacing(found[place])
-                assert worst_errors(result, case)[name] > limit(case, name) or name == (
-                    "log_normalizer"
-                )
+        place = tuple(int(generator.integers(n)) for n in found.shape) if found.size else (0,)
+        if found.size and np.abs(found[place]) > 1e-30 and not case.rows.ignored[place[0]]:
+            found[place] += 20 * np.spacing(found[place])
+            assert worst_errors(result, case)[name] > limit(case, name)
 
 
 def test_a_product_of_exact_values_is_accepted_and_another_refused() -> None:
