@@ -31,6 +31,26 @@ LEAST_LOG = -600.0
 
 GROUPS = ("temperature", "softcap", "z_loss", "smoothing", "reduction", "scale", "stored")
 
+ILLEGAL: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("top_k", "label_smoothing", {"tail": "bucket", "label_smoothing": 0.1}),
+    ("label", "hessian_diagonal", {"softcap": 30.0, "outputs": ("hessian_diagonal",)}),
+    ("label", "denominator", {"denominator": 2.0}),
+    ("label", "denominator", {"denominator": 2.0, "reduction": "sum"}),
+    ("label", "mean_over", {"mean_over": "rows"}),
+    ("label", "mean_over", {"mean_over": "rows", "denominator": 2.0, "reduction": "mean"}),
+    ("label", "tail", {"tail": "bucket"}),
+    ("probabilities", "tail", {"tail": "none"}),
+    ("label", "hard_weight", {"hard_weight": 0.5}),
+    ("top_k", "hard_weight", {"hard_weight": 0.5}),
+    ("probabilities", "correct", {"outputs": ("correct",)}),
+    ("top_k", "rank", {"outputs": ("rank",)}),
+)
+"""Kind of target, what is at fault, and options that do not go together with it or one another.
+
+Class weights with tail=bucket are illegal too, and a label beside a soft target without
+hard_weight; both of them by their tensors.
+"""
+
 FAMILIES = (
     lambda c, g: np.where(np.arange(c) == g.integers(c), g.choice([4.0, 17.0, 40.0, 300.0]), 0.0),
     lambda c, g: np.full(c, g.choice([0.0, 0.1, -7.3, 1e4])),
