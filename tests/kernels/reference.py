@@ -5,9 +5,10 @@ looked at, gap being the largest distance of a logit from its row's maximum. Her
 what class j is owed of the target: t_j, or rest p_j / P in a bucket whose probability is P. Every
 gradient by the transformed logits z is T p_j - u_j, and z-loss adds 2 z_loss lse p_j.
 
-Units where several terms meet are those of the largest term. A log-normaliser is known to a unit
-of M = max(|m|, |lse|) only, so the term of the z-loss is taken at the size 2 z_loss |lse| M, its
-derivative times M, in the loss, and with M for lse in derivatives of the loss.
+Units where several terms meet are those of the largest term, and not below the result's own. A
+log-normaliser is known to a unit of M = max(|m|, |lse|) only, so the term of the z-loss is taken
+at the size 2 z_loss |lse| M, its derivative times M, in the loss, and with M for lse in
+derivatives of the loss.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _loss(p: Problem) -> Exact:
     tail = -mp.log(p.bucket) if p.t.rest else mpf(0)
     value = mpmath.fsum(terms) + p.t.rest * tail
     slack = p.t.rest_slack * (tail if mp.isfinite(tail) else 0) + _loss_slack(p)
-    operand = max(value, 2 * z_loss * abs(lse) * p.size)
+    operand = max(value + z_loss * lse**2, 2 * z_loss * abs(lse) * p.size)
     total = value + z_loss * lse**2
     # Also a loss of 0 times a negative scale is 0, and an infinite one times 0 has no value.
     return Exact.of([factor * total], [abs(factor) * operand], [abs(factor) * slack])
@@ -114,9 +115,11 @@ def _log_probabilities(p: Problem) -> Exact:
 
 
 def _entropy(p: Problem) -> Exact:
-    used = [(a, mp.log(a), d) for a, d in zip(p.s.probabilities, p.s.log_slack, strict=True) if a]
-    value = -mpmath.fsum(a * b for a, b, _ in used)
-    return Exact.of([value], slacks=[mpmath.fsum(-a * b * d for a, b, d in used)])
+    lse = p.s.log_normalizer
+    rows = zip(p.s.probabilities, p.s.logits, p.s.log_slack, strict=True)
+    terms = [(a * (lse - z), d) for a, z, d in rows if a]
+    slack = mpmath.fsum(v * d for v, d in terms)
+    return Exact.of([mpmath.fsum(v for v, _ in terms)], slacks=[slack])
 
 
 def _target_entropy(p: Problem) -> Exact:
@@ -126,7 +129,9 @@ def _target_entropy(p: Problem) -> Exact:
     are computed, log t is no better than t, so the unit is not below that of the largest mass.
     """
     masses = [t for t in p.t.masses if t] + ([p.t.rest] if p.t.rest else [])
-    terms = [-t * mp.log(t) for t in masses]
+    # Masses were numbers of at most 17 digits: hundreds, for logits far apart, are not needed.
+    with mp.workdps(100):
+        terms = [-t * mp.log(t) for t in masses]
     sums = [mpmath.fsum(v for v in terms if v > 0), -mpmath.fsum(v for v in terms if v < 0)]
     if not p.row.is_given:
         sums.append(max(masses, default=mpf(0)))
@@ -151,7 +156,8 @@ def _owed(p: Problem) -> list[mpf]:
 def _gradient(p: Problem) -> Exact:
     factor, by_logits = mpf(p.row.gradient_factor), gradient_by_logits(p)
     values = [factor * c * g for c, g in zip(p.s.chain, by_logits, strict=True)]
-    operands = [abs(factor) * c * o for c, o in zip(p.s.chain, _gradient_operands(p), strict=True)]
+    sizes = _gradient_operands(p, by_logits)
+    operands = [abs(factor) * c * o for c, o in zip(p.s.chain, sizes, strict=True)]
     if p.row.softcap is None and not p.t.rest_slack:
         return Exact.of(values, operands)
     changes = zip(p.s.chain, p.s.chain_slack, _gradient_slacks(p), by_logits, strict=True)
@@ -159,16 +165,16 @@ def _gradient(p: Problem) -> Exact:
     return Exact.of(values, operands, slacks)
 
 
-def _gradient_operands(p: Problem) -> Iterator[mpf]:
+def _gradient_operands(p: Problem, by_logits: list[mpf]) -> Iterator[mpf]:
     """A label's is its own unit; others the larger of T p_j and u_j, or of T (1 - p_j) and T - u_j.
 
-    Each rounding to the value itself would be a binade stricter than the terms of a soft target.
+    Nothing is asked to be closer than the spacing at the value itself, once z-loss adds to it.
     """
     label_only = not p.row.is_soft and not p.row.label_smoothing
     z_loss = 2 * mpf(p.row.z_loss) * p.size
-    for a, u in zip(p.s.probabilities, _owed(p), strict=True):
+    for a, u, g in zip(p.s.probabilities, _owed(p), by_logits, strict=True):
         soft = abs(p.t.total * a - u) if label_only else _operand(p.t.total, a, u)
-        yield max(soft, z_loss * a)
+        yield max(soft, z_loss * a, abs(g))
 
 
 def _operand(total: mpf, share: mpf, owed: mpf) -> mpf:
@@ -199,7 +205,7 @@ def _hessian_diagonal(p: Problem) -> Exact:
         extra = z_loss * (a * a + p.s.log_normalizer * spread)
         values.append(factor * (p.t.total * spread - change + extra))
         sizes = (p.t.total * spread, change, z_loss * a * a, z_loss * p.size * spread)
-        operands.append(abs(factor) * max(sizes))
+        operands.append(max(abs(factor) * max(sizes), abs(values[-1])))
         slacks.append(abs(factor) * p.t.rest_slack * (spread + inner))
     return Exact.of(values, operands, slacks)
 
@@ -222,7 +228,8 @@ def _hessian_vector_product(p: Problem) -> Exact:
         centred = scale * a * (x - mean) - p.t.rest * q * (x - inner)
         values.append(factor * (centred + z_loss * a * mean))
         sizes = (p.t.total * a, p.t.rest * q, z_loss * p.size * a)
-        operands.append(abs(factor) * max(max(sizes) * width, z_loss * a * height))
+        size = abs(factor) * max(max(sizes) * width, z_loss * a * height)
+        operands.append(max(size, abs(values[-1])))
         slacks.append(abs(factor) * p.t.rest_slack * (a + q) * width)
     return Exact.of(values, operands, slacks)
 
