@@ -271,7 +271,8 @@ def _evaluate_row(transformed: bool) -> Any:
         D, D_low = two_sum(1.0, S)
         log_D = log1p(S)
         lse = m + log_D
-        loss = target.mass * log_D + entry_loss(task.inverse, task.inverse_low, target, m, scratch)
+        paid = target.mass if target.rest == 0.0 else target.entry_mass
+        loss = paid * log_D + entry_loss(task.inverse, task.inverse_low, target, m, scratch)
         if target.u > 0.0:
             spread_loss = target.u * combine_shortfalls(partials, tile_weights, m)
             loss = loss + (
