@@ -21,9 +21,10 @@ from softxent.compiled.half import decode, encode
 from softxent.compiled.lanes import LANES, intrinsic
 from softxent.compiled.memory import as_input
 from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
-from softxent.compiled.rows import PARTIALS, Scratch, evaluate_row
+from softxent.compiled.rows import Scratch, evaluate_row
+from softxent.compiled.softmax import PARTIALS
 from softxent.compiled.targets import is_written_out
-from softxent.compiled.task import Task, task_fields, write
+from softxent.compiled.task import BUCKET, Task, task_fields, write
 from softxent.compiled.tiles import write_all
 
 
@@ -100,6 +101,7 @@ def make_scratch(task, transformed):
     written = task.classes + tiles if is_written_out(task) else 0
     return Scratch(
         np.empty((tiles, PARTIALS)),
+        np.empty((tiles if task.tail == BUCKET else 0, PARTIALS)),
         np.empty(task.entries + 1, np.int64),
         np.empty(task.entries + 1),
         np.empty(task.entries + 1),

@@ -15,7 +15,7 @@ from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import divide_pair, exp_pair, format_of, log1p, two_sum
 from softxent.compiled.lanes import LANES, any_lane, fma, narrow, select, spread, spread_as, widen
 from softxent.compiled.memory import load, store
-from softxent.compiled.rows import out_of_range
+from softxent.compiled.softmax import out_of_range
 from softxent.compiled.tiles import add_lanes, exponentials, reference
 
 NARROW = 32

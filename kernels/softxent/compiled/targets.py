@@ -221,17 +221,17 @@ def read_target(task, row, indices, masses, written):
 
 
 @inlined
-def mass_but(classes, other_weights, written_out, target, masses, entry, weights, tile_weights, k):
+def mass_but(classes, target, masses, entry, w, k):
     """Return T - t_k, summed over the other classes; `entry` is that of class k, or -1."""
-    rest = sum_but(masses, target.count, entry) + target.rest
+    rest = sum_but(masses, target.count, entry)
     if target.u == 0.0:
         return rest
-    if written_out:
+    if w.written_out:
         first = k // TILE * TILE
         end = min(first + TILE, classes)
-        rest += sum_but(tile_weights, tile_weights.size, k // TILE)
-        rest += total_weight(weights, first, k - first)
-        return rest + total_weight(weights, k + 1, end - k - 1)
-    if weights.size > 0:
-        return rest + target.u * other_weights[k]
+        rest += sum_but(w.tile_weights, w.tile_weights.size, k // TILE)
+        rest += total_weight(w.weights, first, k - first)
+        return rest + total_weight(w.weights, k + 1, end - k - 1)
+    if w.weights.size > 0:
+        return rest + target.u * w.other_weights[k]
     return rest + target.u * (classes - 1.0)

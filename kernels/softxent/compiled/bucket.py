@@ -1,0 +1,53 @@
+"""A bucket: what a top-k target leaves to all the classes that it does not name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import exp_scaled, log1p, two_sum
+from softxent.compiled.softmax import tempered_gap
+from softxent.compiled.targets import sum_but
+
+
+@inlined
+def share_outside(inverse, inverse_low, s, o):
+    """Return P, the probability of the classes outside, from the softmax of all and of those."""
+    gap, gap_low = tempered_gap(o.m, s.m, inverse, inverse_low)
+    return exp_scaled(gap, gap_low, 0.0) * (o.D / s.D)
+
+
+@inlined
+def bucket_loss(inverse, inverse_low, target, s, o, scratch):
+    """Return -rest log P: log1p of the odds against the bucket, or a difference where P is tiny."""
+    if o.m == -np.inf:
+        return np.inf
+    gap, gap_low = tempered_gap(o.m, s.m, inverse, inverse_low)
+    if gap < -40.0:
+        return target.rest * (s.log_D - o.log_D - (gap + gap_low))
+    named, low = 0.0, 0.0
+    for i in range(target.named):
+        above, above_low = tempered_gap(scratch.logits[i], o.m, inverse, inverse_low)
+        named, error = two_sum(named, exp_scaled(above, above_low, 0.0))
+        low += error
+    return target.rest * log1p((named + low) / o.D)
+
+
+@inlined
+def bucket_gradient(inverse, inverse_low, target, i, s, o, extra, scratch):
+    """Return the gradient at an entry: T p - t and, at a label in the bucket, less rest q."""
+    gap, gap_low = tempered_gap(scratch.logits[i], s.m, inverse, inverse_low)
+    p = exp_scaled(gap, gap_low, 0.0) / s.D
+    own = scratch.masses[i]
+    at_maximum = scratch.logits[i] == s.m and s.S < 1.0
+    if i < target.named:
+        if at_maximum:
+            others = sum_but(scratch.masses, target.count, i) + target.rest
+            return (others - target.mass * (s.S / s.D)) + extra * p
+        return (target.mass + extra) * p - own
+    gap, gap_low = tempered_gap(scratch.logits[i], o.m, inverse, inverse_low)
+    q = exp_scaled(gap, gap_low, 0.0) / o.D
+    if at_maximum:
+        others = sum_but(scratch.masses, target.count, i) + target.rest * (o.S / o.D)
+        return (others - target.mass * (s.S / s.D)) + extra * p
+    return (target.mass + extra) * p - (own + target.rest * q)

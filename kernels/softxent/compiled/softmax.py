@@ -1,0 +1,184 @@
+"""The softmax of a row from its tiles.
+
+Pass A leaves for each tile (m_t, c_t, S_t): its largest logit, how many logits equal it, and the
+sum of the others' exp((x - m_t) / temperature). Everything else follows from these in float64; see
+docs/derivation.md for the forms.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import (
+    divide_pair,
+    exp_pair,
+    exp_scaled,
+    format_of,
+    log1p,
+    two_sum,
+)
+from softxent.compiled.lanes import fma, select
+from softxent.compiled.tiles import (
+    TILE,
+    reference,
+    tile_exponentials,
+    tile_maximum,
+    tile_shortfall,
+)
+
+PARTIALS = 7
+"""Values kept for a tile: m_t, c_t, S_t, the shortfall, in two parts what turns a kept exponential,
+less its headroom, into exp(x - m_t), and the kept exponential of m_t."""
+
+
+def _pass_a(tempered: bool) -> Any:
+    kept = tile_exponentials[True, tempered]
+    unkept = tile_exponentials[False, tempered]
+
+    @inlined
+    def pass_a(x, classes, inverse, inverse_low, weights, tile_weights, u, partials, e_out, keep):
+        weighted = weights.size > 0
+        headroom = format_of(x).headroom
+        lift = 2.0**-headroom
+        for t in range(partials.shape[0]):
+            first = t * TILE
+            count = min(TILE, classes - first)
+            maximum = tile_maximum(x, first, count)
+            if u > 0.0:
+                partials[t, 3] = shortfall(
+                    x, first, count, maximum, weights, weighted, tile_weights[t]
+                )
+            centre, exponent = reference(maximum, x)
+            if tempered and maximum > -np.inf:
+                centre, exponent = maximum, 0.0 - headroom
+            if keep:
+                ties, others, peak = kept(
+                    x, first, count, maximum, centre, exponent, inverse, inverse_low, e_out
+                )
+            else:
+                ties, others, peak = unkept(
+                    x, first, count, maximum, centre, exponent, inverse, inverse_low, e_out
+                )
+            unit, unit_low = 0.0, 0.0
+            if maximum > -np.inf:
+                unit, unit_low = exp_pair(centre - maximum, 0.0, exponent + headroom)
+            partials[t, 0] = maximum
+            partials[t, 1] = ties
+            partials[t, 2] = fma(others, unit * lift, others * (unit_low * lift))
+            partials[t, 4] = unit
+            partials[t, 5] = unit_low
+            partials[t, 6] = peak
+
+    return pass_a
+
+
+pass_a = {tempered: _pass_a(tempered) for tempered in (False, True)}
+"""Fill `partials` [tiles, PARTIALS] for a row x; keep the exponentials in e_out if asked to."""
+
+
+@inlined
+def shortfall(x, first, count, maximum, weights, weighted, tile_weight):
+    """Return sum_j w_j (maximum - x_j) over a tile, where its maximum may be -inf."""
+    if maximum == -np.inf:
+        return np.inf if tile_weight > 0.0 else 0.0
+    return tile_shortfall(x, first, count, maximum, weights, first, weighted)
+
+
+@inlined
+def tempered_gap(x, m, inverse, inverse_low):
+    """Return (x - m) / temperature as an unevaluated sum of two float64."""
+    difference, rest = two_sum(x, -m)
+    product = difference * inverse
+    low = fma(difference, inverse, 0.0 - product)
+    return product, low + (difference * inverse_low + rest * inverse)
+
+
+@inlined
+def tempered(inverse, inverse_low, value):
+    """Return value / temperature."""
+    product = value * inverse
+    return product + value * inverse_low if abs(product) < np.inf else product
+
+
+class Softmax(NamedTuple):
+    """What a row's softmax comes to, in float64."""
+
+    m: Any
+    """The largest logit."""
+    S: Any
+    """The sum of all exp((x - m) / temperature) but one maximum's."""
+    D: Any
+    """1 + S, rounded, and what that leaves."""
+    D_low: Any
+    log_D: Any  # noqa: N815
+    lse: Any
+    """The log-normaliser."""
+
+
+@inlined
+def combine(partials, inverse, inverse_low):
+    """Return the softmax of a row from its tiles; without one, m is not finite or S not >= 0."""
+    m = partials[0, 0]
+    for t in range(1, partials.shape[0]):
+        m = max(m, partials[t, 0])
+    total, low, ties = 0.0, 0.0, 0.0
+    for t in range(partials.shape[0]):
+        if partials[t, 0] == m:
+            ties += partials[t, 1]
+            total, error = two_sum(total, partials[t, 2])
+        else:
+            gap, gap_low = tempered_gap(partials[t, 0], m, inverse, inverse_low)
+            factor = exp_scaled(gap, gap_low, 0.0)
+            total, error = two_sum(total, (partials[t, 2] + partials[t, 1]) * factor)
+        low += error
+    total, error = two_sum(total, ties - 1.0)
+    S = total + (low + error)
+    D, D_low = two_sum(1.0, S)
+    log_D = log1p(S)
+    return Softmax(m, S, D, D_low, log_D, tempered(inverse, inverse_low, m) + log_D)
+
+
+@inlined
+def combine_shortfalls(partials, tile_weights, m):
+    """Return sum_j w_j (m - x_j) of a row."""
+    total, low = 0.0, 0.0
+    for t in range(partials.shape[0]):
+        term = partials[t, 3]
+        if tile_weights[t] > 0.0 and partials[t, 0] < m:
+            term += tile_weights[t] * (m - partials[t, 0])
+        total, error = two_sum(total, term)
+        low += error
+    return total + low if total < np.inf else total
+
+
+def _tile_share(tempered: bool) -> Any:
+    @inlined
+    def tile_share(partials, t, s, inverse, inverse_low, x):
+        unit, unit_low = partials[t, 4], partials[t, 5]
+        if partials[t, 0] != s.m:
+            centre, exponent = reference(partials[t, 0], x)
+            exponent = exponent + format_of(x).headroom
+            if tempered and partials[t, 0] > -np.inf:
+                centre, exponent = partials[t, 0], 0.0
+            gap, gap_low = tempered_gap(centre, s.m, inverse, inverse_low)
+            unit, unit_low = exp_pair(gap, gap_low, exponent)
+        return divide_pair(unit, unit_low, s.D, s.D_low)
+
+    return tile_share
+
+
+tile_share = {tempered: _tile_share(tempered) for tempered in (False, True)}
+"""Return, in two parts, p_j over the kept exponential less its headroom, for a tile."""
+
+
+@inlined
+def out_of_range(factor, out):
+    """Whether a factor, less the headroom of exponentials, leaves the elements' normal range."""
+    fmt = format_of(out)
+    highest = 2.0 ** (fmt.exponent_bias - 1.0)
+    lowest = 2.0 ** (fmt.headroom - fmt.exponent_bias + 1.0)
+    magnitude = select(factor < 0.0, 0.0 - factor, factor)
+    return (magnitude > highest) | ((magnitude > 0.0) & (magnitude < lowest))
