@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from service_process import Service
+from softxent_service.machine import tell_numba
+from softxent_service.settings import available_cores
+
+# The library here and the services share machine code, instead of compiling it for two targets.
+tell_numba(os.environ, available_cores())
 
 
 def free_port() -> int:

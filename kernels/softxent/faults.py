@@ -73,7 +73,8 @@ def _value(batch: Batch, code: int, row: int) -> Any:
     if code == checks.LABEL_MASKED:
         return int(batch.labels[row])
     if code == checks.PROBABILITY:
-        return _first(batch.target_probabilities[row], lambda p: ~((p >= 0) & (p < np.inf)))
+        row_values = batch.target_probabilities[row].astype(np.float64)
+        return _first(row_values, lambda p: ~((p >= 0) & (p < np.inf)))
     indices, logs = batch.target_indices[row], batch.target_log_probabilities[row]
     named, classes = indices != -1, batch.logits.shape[1]
     if code == checks.INDEX_RANGE:

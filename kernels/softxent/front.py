@@ -9,9 +9,10 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from softxent.batch import Batch, check_batch
+from softxent.batch import Batch, check_batch, dtype_name
 from softxent.combinations import refuse_illegal
 from softxent.compiled import threading
+from softxent.compiled.ahead import compile_all
 from softxent.compiled.checks import weight_loop
 from softxent.compiled.exact_sum import WORDS, all_finite, total
 from softxent.compiled.loops import row_loop
@@ -48,28 +49,34 @@ def cross_entropy(
     num_threads: int | None = None,
     **options: Unpack[OptionKeywords],
 ) -> CrossEntropyResult:
-    """Evaluate softmax cross-entropy of logits against labels, and its gradient.
+    """Evaluate softmax cross-entropy of logits against a target, and its gradient.
 
-    Row i gives L_i = -log softmax(logits_i)[labels_i] and dL_i/dlogits_i = softmax(logits_i) -
-    onehot(labels_i); derivation and the stable forms used: docs/derivation.md. Computation is in
-    the logits' dtype, in float32 for those of 16 bits, with every sum in float64; the result does
-    not depend on batch, order, threads or blocks.
+    With a target t of total T, row i gives L_i = -sum_j t_j log softmax(logits_i)_j and
+    dL_i/dlogits_i = T softmax(logits_i) - t; a label is the target onehot(label). Derivation and
+    the stable forms used: docs/derivation.md. Computation is in the logits' dtype, in float32 for
+    those of 16 bits, with every sum in float64; the result does not depend on batch, order,
+    threads or blocks.
 
     Args:
         logits: [..., C] float64, float32, float16, or bfloat16 of the package ml_dtypes.
             C-contiguous arrays are not copied, read-only and unaligned ones included.
         labels: [...] integers or booleans, in [0, C) or `ignore_index`.
+        target_probabilities: [..., C], finite, not negative; they need not add up to 1.
+        target_indices, target_log_probabilities: [..., K] a top-k target: classes, each once a
+            row, or -1 for no entry, and the logarithms of their probabilities, not above 0.
+        Labels beside a soft target are mixed with it by `hard_weight`.
         class_weights: [C], finite, not negative.
         row_weights: [...], finite, not negative; a row of weight 0 is ignored.
+        class_mask: [C] or [..., C] booleans; a class where it is false takes no part, and its
+            logit is not read.
         out: output name -> caller's C-contiguous array of the result's shape and dtype.
             `out={"gradient": logits}` evaluates in place.
         num_threads: at most this many threads; None: numba's own number.
-        **options: fields of `Options`: outputs, reduction, ignore_index, label_smoothing,
-            denominator, scale, non_finite, empty.
+        **options: fields of `Options`.
 
     Raises:
-        OptionError, TensorError, LabelError, WeightError: what was passed is refused, before a
-            byte of `out` is written.
+        OptionError, TensorError, LabelError, WeightError, RowsError: what was passed is
+            refused, before a byte of `out` is written.
         OutputBufferError: an `out` buffer does not fit.
         NonFiniteError: a row's loss is not finite and `non_finite` is "error"; what `out`
             holds is then undefined.
@@ -128,19 +135,19 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
     words = np.zeros(WORDS, np.int64)
     faults = np.zeros(batch.rows, np.uint8)
     targets = batch.target_probabilities
-    stores = targets.dtype.itemsize == 2
+    stores, computed = targets.dtype.itemsize == 2, batch.row_dtype
     # With a soft target rows weigh what `row_weights` says, whatever their classes.
     class_weights = _NONE if batch.is_soft else batch.class_weights
-    count = weight_loop(batch.row_dtype.name)(
+    count = weight_loop(dtype_name(computed))(
         batch.rows,
         batch.logits.shape[1],
         batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0,
         batch.labels,
         batch.row_weights,
         class_weights,
-        np.empty(0, batch.row_dtype) if stores else targets.reshape(-1),
+        np.empty(0, computed) if stores else targets.reshape(-1),
         bits_of(targets) if stores else _NO_PATTERNS,
-        0x7F80 if targets.dtype.name == "bfloat16" else 0x7C00,
+        0x7F80 if dtype_name(targets.dtype) == "bfloat16" else 0x7C00,
         batch.target_indices.reshape(-1),
         batch.target_log_probabilities.reshape(-1),
         batch.class_mask.reshape(-1),
@@ -149,7 +156,7 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
         words,
         faults,
     )
-    if faults.any():
+    if count < 0:
         refuse(batch, options, faults)
     weighted = batch.row_weights.size or class_weights.size
     return count, total(words) if weighted else float(count)
@@ -162,7 +169,7 @@ def _run(
     parallel = threads > 1 and batch.rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
     blocks = min(batch.rows, threads * BLOCKS_A_THREAD) if parallel else min(batch.rows, 1)
     sums = np.zeros((blocks, WORDS), np.int64)
-    kind = "half" if batch.is_half else batch.logits.dtype.name
+    kind = "half" if batch.is_half else dtype_name(batch.logits.dtype)
     loop = row_loop(kind, transformed=is_transformed(batch, options), parallel=parallel)
     task = make_task(batch, options, divisor, outputs)
     if parallel:
@@ -185,10 +192,7 @@ def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
 
 def warm_up() -> None:
     """Compile, or load from the cache, every kernel there is, and start the kernel threads."""
-    for kind in ("float32", "float64", "half"):
-        for transformed in (False, True):
-            row_loop(kind, transformed=transformed, parallel=False)
-            row_loop(kind, transformed=transformed, parallel=True)
+    compile_all(threading.available_threads())
     rows = PARALLEL_ELEMENTS // 64
     for dtype in ("float16", "float32", "float64"):
         cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))

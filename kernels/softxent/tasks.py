@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from softxent import TILE
-from softxent.batch import Batch, tile_sizes
+from softxent.batch import Batch, dtype_name, tile_sizes
 from softxent.compiled.task import BUCKET, NO_TAIL, RENORMALIZE, Task
 from softxent.options import Options
 from softxent.output_buffers import Outputs, bits_of
@@ -37,12 +39,12 @@ def make_task(batch: Batch, options: Options, divisor: float, outputs: Outputs) 
     masks_rows = batch.class_mask.ndim == 2
     spread = _spread(batch, options)
     ignores, ignore_index = ignored(options)
-    inverse, inverse_low = _inverse(options.temperature, batch)
+    inverse, inverse_low = _inverse(options.temperature, batch.row_dtype)
     stores = batch.target_probabilities.dtype.itemsize == 2
     loss, gradient, log_normalizer, probabilities = outputs.flat(batch.logits.dtype)
     return Task(
         logits=bits_of(batch.logits),
-        bfloat16=batch.logits.dtype.name == "bfloat16",
+        bfloat16=dtype_name(batch.logits.dtype) == "bfloat16",
         labels=batch.labels,
         row_weights=batch.row_weights,
         class_weights=spread.class_weights,
@@ -82,11 +84,12 @@ def ignored(options: Options) -> tuple[bool, int]:
     return (False, 0) if index is None else (True, index)
 
 
-def _inverse(temperature: float, batch: Batch) -> tuple[float, float]:
+@functools.lru_cache(maxsize=64)
+def _inverse(temperature: float, computed: np.dtype[Any]) -> tuple[float, float]:
     """Return 1 / temperature in the type of computation, and what that leaves."""
     exact = 1 / Fraction(temperature)
     with np.errstate(over="ignore"):
-        high = float(batch.row_dtype.type(float(exact)))
+        high = float(computed.type(float(exact)))
     if not math.isfinite(high):
         return high, 0.0
     return high, float(exact - Fraction(high))

@@ -25,7 +25,8 @@ from softxent.compiled.elementary import (
     log1p,
 )
 from softxent.compiled.exact_sum import WORDS, accumulate, all_finite, total
-from softxent.compiled.lanes import LANES, load, store
+from softxent.compiled.lanes import LANES
+from softxent.compiled.memory import load, store
 
 
 @shared

@@ -165,7 +165,7 @@ def test_bad_weight_of_an_ignored_row_is_refused() -> None:
         ("num_threads", 0),
         ("num_threads", True),
         ("num_threads", 1.0),
-        ("temperature", 1.0),
+        ("heat", 1.0),
     ],
 )
 def test_options(field: str, value: Any) -> None:

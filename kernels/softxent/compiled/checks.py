@@ -49,18 +49,19 @@ def weigh_rows(
     words_out,
     faults_out,
 ):
-    """Add the weights of the rows that take part to an accumulator; return how many there are.
+    """Add the weights of the rows that take part to an accumulator; return how many, -1 for faults.
 
     A row weighs its own weight, times that of its label's class where `class_weights` are passed.
     `infinity` is the pattern of infinity in `stored_target`. faults_out uint8 [N], zeroed, takes
     one of the numbers above for each row that is at fault.
     """
-    count = 0
+    count, found = 0, False
     seen = np.zeros(classes if entries > 1 else 0, np.int64)
     for row in range(rows):
         weight = row_weights[row] if row_weights.size > 0 else 1.0
         if not 0.0 <= weight < np.inf:
             faults_out[row] = ROW_WEIGHT
+            found = True
             continue
         label = labels[row] if labels.size > 0 else 0
         if weight == 0.0 or (ignores and labels.size > 0 and label == ignore_index):
@@ -82,13 +83,14 @@ def weigh_rows(
             fault = PROBABILITY
         if fault != 0:
             faults_out[row] = fault
+            found = True
             continue
         count += 1
         if class_weights.size > 0:
             accumulate(words_out, weight * class_weights[label])
         elif row_weights.size > 0:
             accumulate(words_out, weight)
-    return count
+    return -1 if found else count
 
 
 @inlined

@@ -25,16 +25,13 @@ compile_events = 0
 """How many kernels this process compiled because no cached machine code was found."""
 
 
+# Never called from Python: the wrappers would be a quarter of the compiler's work.
+_UNWRAPPED: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """Mark a building block: typed where it is called, and always inlined there."""
-    return numba.njit(
-        function,
-        forceinline=True,
-        no_cpython_wrapper=True,
-        no_cfunc_wrapper=True,
-        error_model="numpy",
-        nogil=True,
-    )
+    return numba.njit(function, forceinline=True, error_model="numpy", nogil=True, **_UNWRAPPED)
 
 
 def shared(function: Callable[..., Any]) -> Any:
@@ -46,7 +43,7 @@ def kernel(function: Callable[..., Any], signature: Any, *, parallel: bool = Fal
     """Compile `function` for one signature, or load its machine code from the cache."""
     global compile_events
     dispatcher = numba.njit(function, parallel=parallel, error_model="numpy", nogil=True)
-    dispatcher._cache = (_ParallelCache if parallel else _SerialCache)(function)
+    dispatcher._cache = _cache(function, signature, parallel)
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     compile_events += sum(dispatcher.stats.cache_misses.values())
@@ -88,17 +85,17 @@ def _key() -> str:
     return f"kernels-{digest.hexdigest()[:16]}"
 
 
-class _SerialLocator(_CacheLocator):
+class _Locator(_CacheLocator):
     """Puts a kernel's files into `cache_directory()`; the directory's name is the stamp."""
 
-    flavour = "serial"
+    flavour = ""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._py_func = py_func
         self._py_file = py_file
 
     @classmethod
-    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _SerialLocator:
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
         return cls(py_func, py_file)
 
     def get_cache_path(self) -> str:
@@ -108,25 +105,19 @@ class _SerialLocator(_CacheLocator):
         return _key()
 
     def get_disambiguator(self) -> str:
-        # numba's own key leaves out whether a function was compiled with parallel=True.
         return self.flavour
 
 
-class _ParallelLocator(_SerialLocator):
-    flavour = "parallel"
+def _cache(function: Callable[..., Any], signature: Any, parallel: bool) -> FunctionCache:
+    """Return a cache with files for this signature alone.
 
-
-class _SerialCacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_SerialLocator]  # noqa: RUF012
-
-
-class _ParallelCacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_ParallelLocator]  # noqa: RUF012
-
-
-class _SerialCache(FunctionCache):
-    _impl_class = _SerialCacheImpl
-
-
-class _ParallelCache(FunctionCache):
-    _impl_class = _ParallelCacheImpl
+    numba's own key leaves out whether a function was compiled with parallel=True, and processes
+    that add signatures to one index at the same time lose each other's.
+    """
+    flavour = hashlib.sha256(f"{signature} {parallel}".encode()).hexdigest()[:16]
+    locator = type("Locator", (_Locator,), {"flavour": flavour})
+    implementation = type("Impl", (CompileResultCacheImpl,), {"_locator_classes": [locator]})
+    cache: FunctionCache = type("Cache", (FunctionCache,), {"_impl_class": implementation})(
+        function
+    )
+    return cache

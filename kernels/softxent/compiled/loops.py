@@ -19,7 +19,7 @@ from softxent.compiled.compilation import address_of, inlined, kernel
 from softxent.compiled.exact_sum import accumulate
 from softxent.compiled.half import decode, encode
 from softxent.compiled.lanes import LANES, intrinsic
-from softxent.compiled.memory import as_input
+from softxent.compiled.memory import as_input, borrowed, hold, without_owner
 from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
 from softxent.compiled.rows import Scratch, evaluate_row
 from softxent.compiled.softmax import PARTIALS
@@ -33,13 +33,15 @@ def _evaluate_wide(transformed: bool) -> Any:
 
     @inlined
     def evaluate_wide(task, first, last):
-        scratch = make_scratch(task, transformed)
+        owned = make_scratch(task, transformed)
+        scratch = borrowed(owned)
         for row in range(first, last):
             row_weight = task.row_weights[row] if task.row_weights.size > 0 else 1.0
             if is_ignored(task, row) or row_weight == 0.0:
                 write_ignored(task, row)
             else:
                 evaluate_one(task, row, row_weight, scratch)
+        hold(owned)
 
     return evaluate_wide
 
@@ -201,11 +203,11 @@ def rows_signature(element: Any) -> Any:
 
 
 def _as_wanted(context: Any, builder: Any, value: Any, have: Any, wanted: Any) -> Any:
-    """Return `value` as another type; C-contiguous arrays differ in what may be done with them."""
+    """Return `value` as another type; arrays are borrowed from the caller for the call."""
     if not isinstance(have, types.Array):
         return context.cast(builder, value, have, wanted)
     assert (have.dtype, have.ndim, have.layout) == (wanted.dtype, wanted.ndim, "C")
-    return value
+    return without_owner(context, builder, wanted, value)
 
 
 @intrinsic

@@ -25,6 +25,42 @@ def as_input(typing: Any, array: Any) -> Any:
     return t(array), build
 
 
+def without_owner(context: Any, builder: Any, array_type: Any, value: Any) -> Any:
+    """Return an array that counts no references; whoever owns its memory must outlive it."""
+    array = context.make_array(array_type)(context, builder, value=value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    array.parent = cgutils.get_null_value(array.parent.type)
+    return array._getvalue()
+
+
+@intrinsic
+def borrowed(typing: Any, arrays: Any) -> Any:
+    """A named tuple of arrays as arrays that count no references; `hold` the tuple meanwhile.
+
+    Counting them at each step of a row took 0.65 us a row, as long as evaluating 1,000 classes.
+    """
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values = cgutils.unpack_tuple(builder, args[0])
+        fields = [
+            without_owner(context, builder, kind, value)
+            for kind, value in zip(arrays.types, values, strict=True)
+        ]
+        return context.make_tuple(builder, arrays, fields)
+
+    return arrays(arrays), build
+
+
+@intrinsic
+def hold(typing: Any, arrays: Any) -> Any:
+    """Keep the memory of a tuple of arrays until here."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(arrays), build
+
+
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index], inbounds=True)

@@ -251,7 +251,8 @@ def row_loss(inverse, inverse_low, target, s, w, scratch):
             below = tempered(inverse, inverse_low, s.m - scratch.logits[i])
             total, error = two_sum(total, scratch.masses[i] * below)
             low += error if total < np.inf else 0.0
-    loss = (target.mass - target.rest) * s.log_D + (total + low)
+    mass = target.entry_mass if target.rest > 0.0 else target.mass
+    loss = mass * s.log_D + (total + low)
     if target.u > 0.0:
         shortfalls = combine_shortfalls(scratch.partials, w.tile_weights, s.m)
         loss = loss + tempered(inverse, inverse_low, target.u * shortfalls)

@@ -1,0 +1,69 @@
+"""Compiles every kernel ahead of its first use, on all cores, in processes that share the cache.
+
+numba compiles one function at a time in a process; the four that evaluate rows take over a minute
+so, and half of that on two cores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from numba.core.registry import cpu_target
+
+from softxent.compiled.checks import weight_loop
+from softxent.compiled.compilation import cache_directory
+from softxent.compiled.loops import row_loop, rows_function
+
+HEAVY = (("float32", False), ("float64", False), ("float32", True), ("float64", True))
+"""Type and transformed of the functions that take seconds to compile, the longest first."""
+
+
+def compile_all(processes: int) -> None:
+    """Compile or load every kernel; what is in no cache yet by so many processes at once."""
+    stamp = cache_directory() / f"complete-{_processor()}"
+    children = [] if stamp.exists() else _start_children(min(processes, len(HEAVY)))
+    _compile_share(0, len(children) + 1)
+    for child in children:
+        child.wait()
+    for kind in ("float32", "float64", "half"):
+        for transformed in (False, True):
+            for parallel in (False, True):
+                row_loop(kind, transformed=transformed, parallel=parallel)
+    for computed in ("float32", "float64"):
+        weight_loop(computed)
+    stamp.touch()
+
+
+def _start_children(processes: int) -> list[subprocess.Popen[bytes]]:
+    """Start all but the first of `processes`; one that fails leaves its share to this process."""
+    if not sys.executable:
+        return []
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, str(number), str(processes)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+        )
+        for number in range(1, processes)
+    ]
+
+
+def _compile_share(number: int, processes: int) -> None:
+    for kind, transformed in HEAVY[number::processes]:
+        rows_function(kind, transformed=transformed)
+
+
+def _processor() -> str:
+    """Return a name for the processor that machine code is for."""
+    target = str(cpu_target.target_context.codegen().magic_tuple())
+    return hashlib.sha256(target.encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    _compile_share(int(sys.argv[1]), int(sys.argv[2]))
