@@ -94,7 +94,7 @@ def test_other_dtypes_in_parts(client: Client, kind: str, dtype: str) -> None:
 def test_sequences_in_parts(client: Client, kind: str) -> None:
     flat = target_batch(kind, ROWS)
     leading = (3, ROWS // 3)
-    given = {
+    given: dict[str, Any] = {
         name: value.reshape(*leading, *value.shape[1:])
         if isinstance(value, np.ndarray) and name != "class_weights"
         else value
@@ -107,14 +107,14 @@ def test_sequences_in_parts(client: Client, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("leading", [(0,), (2, 0)])
 def test_no_rows_of_every_target(client: Client, kind: str, leading: tuple[int, ...]) -> None:
-    given = {
+    given: dict[str, Any] = {
         name: np.empty((*leading, *value.shape[1:]), value.dtype)
         if isinstance(value, np.ndarray) and name != "class_weights"
         else value
         for name, value in target_batch(kind, 5).items()
     }
     for mask in (np.ones(10, np.bool_), np.ones((*leading, 10), np.bool_)):
-        call = {**given, "class_mask": mask}
+        call: dict[str, Any] = {**given, "class_mask": mask}
         assert_same(client.cross_entropy(**call), softxent.cross_entropy(**call))
 
 

@@ -28,7 +28,8 @@ def assert_the_library_s(url: str, tensors: Tensors, form: str, options: dict[st
     assert answer.status_code == 200, answer.text
     schema = RESPONSE(tensors["logits"].dtype.name)
     found = safetensors_form.decode(answer.content, schema, Limits())
-    result = softxent.cross_entropy(**tensors, **asked)
+    call: dict[str, Any] = {**tensors, **asked}
+    result = softxent.cross_entropy(**call)
     for name in (*softxent.OUTPUTS, "loss_sum", "weight_sum", "count"):
         wanted = np.asarray(getattr(result, name))
         assert found[name].dtype == wanted.dtype, name
