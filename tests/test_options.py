@@ -26,6 +26,19 @@ LEGAL: list[tuple[dict[str, Any], str, Any]] = [
     ({"label_smoothing": 0}, "label_smoothing", 0.0),
     ({"label_smoothing": 1}, "label_smoothing", 1.0),
     ({"label_smoothing": np.float32(0.5)}, "label_smoothing", 0.5),
+    *[({"smoothing": word}, "smoothing", word) for word in ("all", "others")],
+    ({"z_loss": 0}, "z_loss", 0.0),
+    ({"z_loss": 1e300}, "z_loss", 1e300),
+    ({"softcap": None}, "softcap", None),
+    ({"softcap": 30}, "softcap", 30.0),
+    ({"temperature": np.float32(0.5)}, "temperature", 0.5),
+    *[({"tail": word}, "tail", word) for word in ("renormalize", "bucket", "none")],
+    ({"hard_weight": None}, "hard_weight", None),
+    *[({"hard_weight": share}, "hard_weight", float(share)) for share in (0, 0.25, 1)],
+    *[
+        ({"mean_over": word, "reduction": "mean"}, "mean_over", word)
+        for word in ("weights", "rows")
+    ],
     ({"denominator": None, "reduction": "mean"}, "denominator", None),
     ({"denominator": 5e-324, "reduction": "mean"}, "denominator", 5e-324),
     ({"denominator": Fraction(1, 4), "reduction": "mean"}, "denominator", 0.25),
@@ -64,6 +77,21 @@ ILLEGAL: list[tuple[dict[str, Any], str]] = [
         ({"denominator": value, "reduction": "mean"}, "denominator")
         for value in (0, -0.0, -1, math.nan, math.inf, False, "1", 10**400)
     ],
+    *[({"smoothing": value}, "smoothing") for value in ("none", "", None, 0)],
+    *[({"z_loss": value}, "z_loss") for value in (-1e-9, math.nan, math.inf, None, True, "1")],
+    *[
+        ({name: value}, name)
+        for name in ("softcap", "temperature")
+        for value in (0, -1.0, math.nan, math.inf, True, "2")
+    ],
+    ({"temperature": None}, "temperature"),
+    *[({"tail": value}, "tail") for value in ("drop", None, "")],
+    *[({"hard_weight": value}, "hard_weight") for value in (-0.1, 1.1, math.nan, True, "0.5")],
+    ({"mean_over": "classes", "reduction": "mean"}, "mean_over"),
+    ({"mean_over": None, "reduction": "mean"}, "mean_over"),
+    ({"mean_over": "rows"}, "mean_over"),
+    ({"mean_over": "rows", "reduction": "sum"}, "mean_over"),
+    ({"mean_over": "rows", "reduction": "mean", "denominator": 2.0}, "mean_over"),
     ({"denominator": 2.0}, "denominator"),
     ({"denominator": 2.0, "reduction": "sum"}, "denominator"),
     *[
@@ -96,7 +124,14 @@ def test_defaults() -> None:
         reduction="none",
         ignore_index=-100,
         label_smoothing=0.0,
+        smoothing="all",
+        z_loss=0.0,
+        softcap=None,
+        temperature=1.0,
+        tail="renormalize",
+        hard_weight=None,
         denominator=None,
+        mean_over="weights",
         scale=1.0,
         non_finite="error",
         empty="nan",
@@ -118,6 +153,15 @@ TEXTS: list[tuple[str, str, Any]] = [
     ("ignore_index", "-9223372036854775808", -(2**63)),
     ("label_smoothing", "0.1", 0.1),
     ("label_smoothing", "1", 1.0),
+    ("smoothing", "others", "others"),
+    ("z_loss", "1e-4", 1e-4),
+    ("softcap", "none", None),
+    ("softcap", "30", 30.0),
+    ("temperature", "0.5", 0.5),
+    ("tail", "bucket", "bucket"),
+    ("tail", "none", "none"),
+    ("hard_weight", "none", None),
+    ("hard_weight", "0", 0.0),
     ("denominator", "none", None),
     ("scale", "-2.5e-3", -0.0025),
     ("scale", "+1E+2", 100.0),
@@ -159,7 +203,19 @@ NOT_NUMBERS = (
 
 
 @pytest.mark.parametrize("text", NOT_NUMBERS)
-@pytest.mark.parametrize("name", ["ignore_index", "label_smoothing", "denominator", "scale"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ignore_index",
+        "label_smoothing",
+        "z_loss",
+        "softcap",
+        "temperature",
+        "hard_weight",
+        "denominator",
+        "scale",
+    ],
+)
 def test_text_that_is_not_a_plain_number_is_refused(name: str, text: str) -> None:
     with pytest.raises(OptionError, match=name) as caught:
         Options.from_text([("reduction", "mean"), (name, text)])
@@ -176,6 +232,11 @@ def test_text_that_is_not_a_plain_number_is_refused(name: str, text: str) -> Non
         ("label_smoothing", "none"),
         ("label_smoothing", "1.5"),
         ("scale", "1e999"),
+        ("z_loss", "none"),
+        ("softcap", "0"),
+        ("temperature", "none"),
+        ("hard_weight", "1.5"),
+        ("mean_over", "none"),
         ("denominator", "0"),
         ("outputs", ""),
         ("outputs", "loss,"),
@@ -194,9 +255,9 @@ def test_text_of_an_illegal_value_is_refused(name: str, text: str) -> None:
 
 
 def test_unknown_name_is_refused_and_the_known_ones_listed() -> None:
-    with pytest.raises(OptionError, match=r"unknown option 'smoothing'.*label_smoothing") as caught:
-        Options.from_text([("smoothing", "0.1")])
-    assert caught.value.field == "smoothing"
+    with pytest.raises(OptionError, match=r"unknown option 'smooth'.*label_smoothing") as caught:
+        Options.from_text([("smooth", "0.1")])
+    assert caught.value.field == "smooth"
 
 
 def test_repeated_name_is_refused_even_with_the_same_value() -> None:
@@ -219,6 +280,12 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
         reduction=st.just("mean"),
         ignore_index=st.none() | st.integers(-(2**63), 2**63 - 1),
         label_smoothing=st.floats(0, 1),
+        smoothing=st.sampled_from(["all", "others"]),
+        z_loss=st.floats(0, allow_infinity=False),
+        softcap=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
+        temperature=st.floats(0, exclude_min=True, allow_infinity=False),
+        tail=st.sampled_from(["renormalize", "bucket", "none"]),
+        hard_weight=st.none() | st.floats(0, 1),
         denominator=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
         scale=FINITE,
         non_finite=st.sampled_from(["error", "propagate"]),

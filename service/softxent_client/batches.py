@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent.batch import Batch, check_batch, refuse_bad_labels, refuse_bad_weights
+from softxent.combinations import refuse_illegal
 from softxent.errors import RowsError, SoftxentError
 from softxent.options import OUTPUTS, Options
 from softxent.reduction import mean_divisor, reduced_loss
@@ -50,7 +51,13 @@ def prepare(tensors: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Bat
         OptionError, TensorError, LabelError, WeightError: what was passed is refused.
     """
     checked = Options.from_keywords(options)
-    return check_batch(tensors), checked
+    batch = check_batch(tensors)
+    refuse_illegal(batch, checked)
+    if "target_probabilities" in batch.kinds:
+        # Parts are cut along the first dimension, which for sequences is not yet that of rows.
+        rows = batch.target_probabilities.reshape(batch.logits.shape)
+        batch = replace(batch, target_probabilities=rows)
+    return batch, checked
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,12 @@ class Form:
 
     def body(self, batch: Batch, rows: slice) -> Body:
         """Return the request's body for some rows of a batch."""
-        tensors: dict[str, Array] = {"logits": batch.logits[rows], "labels": batch.labels[rows]}
-        if batch.row_weights.size:
-            tensors["row_weights"] = batch.row_weights[rows]
-        # No rows are [0, 0] in JSON, which no class weights fit.
-        if batch.class_weights.size and len(batch.labels):
-            tensors["class_weights"] = batch.class_weights
+        tensors = {name: getattr(batch, name)[rows] for name in _per_row(batch)}
+        # No rows are [0, 0] in JSON, which nothing that has one value a class fits.
+        if batch.rows:
+            tensors |= {name: getattr(batch, name) for name in _per_class(batch)}
+        if "class_mask" in tensors:
+            tensors["class_mask"] = tensors["class_mask"].view(np.bool_)
         return Body(list(MEDIA_TYPES[self.media_type].encode(tensors)))
 
     def call(self, body: Body, batch: Batch, options: Options) -> Call:
@@ -104,6 +111,24 @@ class Form:
             raise ServiceError(message, status=answer.status) from error
 
 
+def _per_row(batch: Batch) -> list[str]:
+    """Return the names of the tensors that are cut with the rows."""
+    names = ["logits", *sorted(batch.kinds)]
+    if "target_indices" in batch.kinds:
+        names.append("target_log_probabilities")
+    if batch.row_weights.size:
+        names.append("row_weights")
+    if batch.class_mask.ndim == 2:
+        names.append("class_mask")
+    return names
+
+
+def _per_class(batch: Batch) -> list[str]:
+    """Return the names of the tensors that are the same for every row."""
+    names = ["class_weights"] if batch.class_weights.size else []
+    return names + ["class_mask"] * (batch.class_mask.ndim == 1 and batch.class_mask.size > 0)
+
+
 def _reshaped(name: str, tensor: Array, rows: int, classes: int) -> Array:
     if tensor.ndim == 0:
         return tensor
@@ -113,23 +138,23 @@ def _reshaped(name: str, tensor: Array, rows: int, classes: int) -> Array:
 def whole(form: Form, body: Body, batch: Batch, options: Options) -> Steps:
     """Evaluate a batch in one request."""
     reply = yield form.call(body, batch, options)
-    return _shaped(form.result(reply, batch, len(batch.labels)), batch)
+    return _shaped(form.result(reply, batch, batch.rows), batch)
 
 
 def in_parts(form: Form, batch: Batch, options: Options, limit: int) -> Steps:
     """Evaluate a batch in as many requests as bodies of at most `limit` bytes take.
 
-    Labels, weights and the divisor of the mean are refused before a byte is sent, in the library's
-    order. Rows that are not finite are rows of the whole batch; `total` counts those of the first
-    part at fault.
+    Row weights, labels out of range and the divisor of the mean are refused before a byte is sent.
+    What else is wrong with rows the service finds: an error names rows of the whole batch; `total`
+    counts those of the first part at fault.
 
     Raises:
         LimitExceededError: one row alone is over the limit, or the service's limit is lower now.
     """
     count, weight_sum = _weigh(batch, options)
-    divisor = mean_divisor(options, weight_sum)
+    divisor = mean_divisor(options, weight_sum, count)
     merged: dict[str, Array] = {}
-    for rows, body in _parts(form, batch, slice(0, len(batch.labels)), limit):
+    for rows, body in _parts(form, batch, slice(0, batch.rows), limit):
         for asked in _requests(options, divisor):
             reply = yield form.call(body, batch, asked)
             try:
@@ -178,11 +203,22 @@ def _requests(options: Options, divisor: float) -> list[Options]:
     mean_gradient = options.reduction == "mean" and "gradient" in options.outputs
     outputs = {*options.outputs, "loss"} - ({"gradient"} if mean_gradient else set())
     losses = replace(
-        options, reduction="none", denominator=None, empty="nan", outputs=tuple(outputs)
+        options,
+        reduction="none",
+        denominator=None,
+        mean_over="weights",
+        empty="nan",
+        outputs=tuple(outputs),
     )
     if not mean_gradient:
         return [losses]
-    gradient = replace(options, outputs=("gradient",), denominator=divisor or None, empty="zero")
+    gradient = replace(
+        options,
+        outputs=("gradient",),
+        denominator=divisor or None,
+        mean_over="weights",
+        empty="zero",
+    )
     return [losses, gradient]
 
 
@@ -194,7 +230,7 @@ def _fill(
         if value is None:
             raise ServiceError(f"the answer lacks {name}")
         if name not in merged:
-            merged[name] = np.empty((len(batch.labels), *value.shape[1:]), value.dtype)
+            merged[name] = np.empty((batch.rows, *value.shape[1:]), value.dtype)
         merged[name][rows] = value
 
 
@@ -205,21 +241,22 @@ def _moved(error: RowsError, start: int) -> RowsError:
 
 
 def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
-    """Check the values of labels and row weights; return `count` and `weight_sum`."""
+    """Check the values of labels and row weights; return `count` and `weight_sum`.
+
+    Classes weigh only where labels are the whole target: a soft one belongs to no single class.
+    """
     refuse_bad_weights("row_weights", batch.row_weights)
-    refuse_bad_labels(batch, options.ignore_index)
-    taken = np.ones(len(batch.labels), np.bool_)
-    if options.ignore_index is not None:
-        taken &= batch.labels != options.ignore_index
+    taken = np.ones(batch.rows, np.bool_)
+    if "labels" in batch.kinds:
+        refuse_bad_labels(batch, options.ignore_index)
+        if options.ignore_index is not None:
+            taken &= batch.labels != options.ignore_index
     if batch.row_weights.size:
         taken &= batch.row_weights > 0
-    labels = batch.labels[taken]
-    if not batch.row_weights.size and not batch.class_weights.size:
-        return labels.size, float(labels.size)
-    weights = batch.row_weights[taken] if batch.row_weights.size else np.ones(labels.size)
-    if batch.class_weights.size:
-        weights = weights * batch.class_weights[labels]
-    return labels.size, exact_sum(weights)
+    weights = batch.row_weights[taken] if batch.row_weights.size else np.ones(taken.sum())
+    if batch.class_weights.size and not batch.is_soft:
+        weights = weights * batch.class_weights[batch.labels[taken]]
+    return weights.size, exact_sum(weights)
 
 
 def exact_sum(values: Array) -> float:

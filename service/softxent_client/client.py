@@ -22,7 +22,6 @@ from softxent_client.shared import (
     T,
     Timeout,
     connection_errors,
-    named,
     request,
     retry_policy,
     service_url,
@@ -58,23 +57,38 @@ class Client(Shared):
     def cross_entropy(
         self,
         logits: npt.ArrayLike,
-        labels: npt.ArrayLike,
+        labels: npt.ArrayLike | None = None,
         *,
+        target_probabilities: npt.ArrayLike | None = None,
+        target_indices: npt.ArrayLike | None = None,
+        target_log_probabilities: npt.ArrayLike | None = None,
         class_weights: npt.ArrayLike | None = None,
         row_weights: npt.ArrayLike | None = None,
+        class_mask: npt.ArrayLike | None = None,
         **options: Unpack[OptionKeywords],
     ) -> CrossEntropyResult:
         """Return what `softxent.cross_entropy` returns for the same arguments, to the bit.
 
-        `logits` [..., C] of the library's dtypes, `labels` [...], `class_weights` [C],
-        `row_weights` [...]. A batch over the service's limit is sent in parts. Arrays of a binary
-        answer are views of the buffer that it was received in.
+        `logits` [..., C] of the library's dtypes; a target: `labels` [...], `target_probabilities`
+        [..., C], `target_indices` and `target_log_probabilities` [..., K], or labels and one of
+        the others; `class_weights` [C], `row_weights` [...], `class_mask` [C] or [..., C]. A batch
+        over the service's limit is sent in parts. Arrays of a binary answer are views of the
+        buffer that it was received in.
 
         Raises:
             SoftxentError: whatever the library would raise; ServiceUnavailableError and
                 ServiceError where the service did not do its part.
         """
-        tensors = named(logits, labels, class_weights, row_weights)
+        tensors = {
+            "logits": logits,
+            "labels": labels,
+            "target_probabilities": target_probabilities,
+            "target_indices": target_indices,
+            "target_log_probabilities": target_log_probabilities,
+            "class_weights": class_weights,
+            "row_weights": row_weights,
+            "class_mask": class_mask,
+        }
         return self._run(self._cross_entropy_steps(tensors, options))
 
     def info(self) -> dict[str, Any]:
@@ -149,14 +163,27 @@ class AsyncClient(Shared):
     async def cross_entropy(
         self,
         logits: npt.ArrayLike,
-        labels: npt.ArrayLike,
+        labels: npt.ArrayLike | None = None,
         *,
+        target_probabilities: npt.ArrayLike | None = None,
+        target_indices: npt.ArrayLike | None = None,
+        target_log_probabilities: npt.ArrayLike | None = None,
         class_weights: npt.ArrayLike | None = None,
         row_weights: npt.ArrayLike | None = None,
+        class_mask: npt.ArrayLike | None = None,
         **options: Unpack[OptionKeywords],
     ) -> CrossEntropyResult:
         """Do what `Client.cross_entropy` does."""
-        tensors = named(logits, labels, class_weights, row_weights)
+        tensors = {
+            "logits": logits,
+            "labels": labels,
+            "target_probabilities": target_probabilities,
+            "target_indices": target_indices,
+            "target_log_probabilities": target_log_probabilities,
+            "class_weights": class_weights,
+            "row_weights": row_weights,
+            "class_mask": class_mask,
+        }
         return await self._run(self._cross_entropy_steps(tensors, options))
 
     async def info(self) -> dict[str, Any]:

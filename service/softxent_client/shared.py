@@ -74,7 +74,7 @@ class Shared:
     ) -> Steps[CrossEntropyResult]:
         batch, checked = prepare(tensors, options)
         while True:
-            body = self._form.body(batch, slice(0, len(batch.labels)))
+            body = self._form.body(batch, slice(0, batch.rows))
             limit = yield from self._limit_steps(body.nbytes)
             try:
                 if body.nbytes <= limit:
@@ -165,13 +165,3 @@ def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request
     if not call.retried:
         message.extensions["retry"] = _NO_RETRY
     return message
-
-
-def named(logits: Any, labels: Any, class_weights: Any, row_weights: Any) -> dict[str, Any]:
-    """Return the tensors of a call by name."""
-    return {
-        "logits": logits,
-        "labels": labels,
-        "class_weights": class_weights,
-        "row_weights": row_weights,
-    }

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from service_support import BINARY, JSON, batch, binary, post, raw_binary
 
+from softxent.batch import TENSORS
+
 relaxed = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -21,7 +23,7 @@ json_values = st.recursive(
     ),
     max_leaves=12,
 )
-names = st.sampled_from(["logits", "labels", "row_weights", "class_weights"])
+names = st.sampled_from(["logits", "labels", *TENSORS])
 entries = st.fixed_dictionaries(
     {
         "dtype": st.sampled_from(["F32", "F64", "I64", "U8", "BOOL", "X1"]) | json_values,

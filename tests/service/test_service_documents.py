@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import softxent
+from softxent import options
 from softxent.errors import OutputBufferError, SoftxentError
 from softxent_client import wire
 from softxent_service.http import errors as http_errors
@@ -78,6 +79,25 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
     assert httpx.get(f"{service_url}/docs").status_code == 200
 
 
+def test_openapi_tells_which_values_options_take_and_which_targets(service_url: str) -> None:
+    document = httpx.get(f"{service_url}/openapi.json").json()
+    operation = document["paths"]["/v1/cross_entropy"]["post"]
+    parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
+    for name, values in (("tail", options.TAILS), ("mean_over", options.MEAN_OVER)):
+        assert parameters[name]["enum"] == list(values)
+    assert parameters["softcap"]["oneOf"] == [
+        {"type": "number", "exclusiveMinimum": 0},
+        {"const": "none"},
+    ]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["logits"]
+    assert [target["required"][0] for target in body["anyOf"]] == [
+        "labels",
+        "target_probabilities",
+        "target_indices",
+    ]
+
+
 def test_openapi_tells_how_deep_tensors_are(service_url: str) -> None:
     document = httpx.get(f"{service_url}/openapi.json").json()
     post = document["paths"]["/v1/cross_entropy"]["post"]
@@ -89,6 +109,12 @@ def test_openapi_tells_how_deep_tensors_are(service_url: str) -> None:
     assert body["labels"] == {"type": "array", "items": integers}
     assert body["row_weights"] == {"type": "array", "items": numbers}
     assert body["class_weights"] == {"type": "array", "items": number}
+    booleans = {"$ref": "#/components/schemas/Booleans"}
+    assert body["target_probabilities"] == body["target_log_probabilities"] == body["logits"]
+    rows_of_integers = {"type": "array", "items": integers}
+    assert body["target_indices"] == {"type": "array", "items": rows_of_integers}
+    assert body["class_mask"] == {"type": "array", "items": booleans}
+    assert document["components"]["schemas"]["Booleans"]["oneOf"][0] == {"type": "boolean"}
     answer = post["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
     assert (answer["loss"], answer["loss_sum"]) == (numbers, number)
     assert answer["count"] == {"type": "integer"}

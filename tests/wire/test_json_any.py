@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_support import batch, read
 
+from softxent.batch import TENSORS
 from softxent.errors import SoftxentError
 
 LEAVES = (
@@ -25,7 +26,7 @@ TREES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner),
     max_leaves=12,
 )
-NAMES = st.sampled_from(["logits", "labels", "row_weights", "class_weights"])
+NAMES = st.sampled_from(["logits", *TENSORS])
 ROWS = st.lists(st.lists(st.integers(-3, 3) | LEAVES, min_size=1, max_size=3), max_size=3)
 
 

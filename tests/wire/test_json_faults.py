@@ -124,6 +124,33 @@ def test_wrong_values_are_named_with_their_rows(fault: str) -> None:
     }
 
 
+TARGET_VALUES: dict[str, tuple[str, str, list[int], list[Any]]] = {
+    "mask of numbers": ("class_mask", "[1,0]", [0, 1], [1, 0]),
+    "mask of a float": ("class_mask", "[[true,0.0],[true,true]]", [0], [0.0]),
+    "mask of a word": ("class_mask", '[true,"true"]', [1], ['"true"']),
+    "mask with null": ("class_mask", "[true,null]", [1], ["null"]),
+    "mask with an array": ("class_mask", "[true,[true]]", [1], ["an array"]),
+    "ragged mask": ("class_mask", "[[true,true],[true]]", [1], [1]),
+    "probability of true": ("target_probabilities", "[[1,0],[true,0]]", [1], ["true"]),
+    "ragged probabilities": ("target_probabilities", "[[1,0],[1]]", [1], [1]),
+    "probability beyond float32": ("target_probabilities", "[[1,0],[1e39,0]]", [1], [1e39]),
+    "null probability": ("target_probabilities", "[[1,0],[null,0]]", [1], ["null"]),
+    "index of a float": ("target_indices", "[[0,1],[1.0,0]]", [1], [1.0]),
+    "index of true": ("target_indices", "[[0,true],[1,0]]", [0], ["true"]),
+    "ragged indices": ("target_indices", "[[0,1],[1]]", [1], [1]),
+    "log-probability of a word": ("target_log_probabilities", '[[0],["no"]]', [1], ['"no"']),
+}
+
+
+@pytest.mark.parametrize("fault", TARGET_VALUES)
+def test_wrong_values_of_targets_are_named_with_their_rows(fault: str) -> None:
+    name, text, rows, values = TARGET_VALUES[fault]
+    with pytest.raises(RowsError) as caught:
+        read(f'{{"logits":[[1,2],[3,4]],"{name}":{text}}}')
+    expected = {"field": name, "rows": rows, "values": values, "total": len(rows)}
+    assert caught.value.details() == expected
+
+
 def test_ten_rows_are_named_and_all_are_counted() -> None:
     with pytest.raises(RowsError) as caught:
         read(batch("[[1]]", json.dumps([0.5] * 25)))
@@ -144,7 +171,20 @@ WRONG_TENSORS = {
     "unknown_name": ('{"logits":[[1]],"labels":[0],"targets":[0]}', "unknown tensor 'targets'"),
     "nul_in_name": ('{"logits":[[1]],"labels\\u0000":[0]}', "unknown tensor"),
     "missing_logits": ('{"labels":[0]}', "logits is missing"),
-    "missing_labels": ('{"logits":[[1]]}', "labels is missing"),
+    "mask_is_a_number": ('{"logits":[[1]],"class_mask":1}', "class_mask must be booleans, not 1"),
+    "mask_is_a_boolean": ('{"logits":[[1]],"class_mask":true}', "class_mask has 0 dimensions"),
+    "probabilities_are_a_vector": (
+        '{"logits":[[1]],"target_probabilities":[1]}',
+        "target_probabilities has 1 dimension, expected 2 dimensions",
+    ),
+    "indices_are_a_vector": (
+        '{"logits":[[1]],"target_indices":[0]}',
+        "target_indices has 1 dimension, expected 2 dimensions",
+    ),
+    "log_probabilities_are_a_vector": (
+        '{"logits":[[1]],"target_log_probabilities":[0]}',
+        "target_log_probabilities has 1 dimension, expected 2 dimensions",
+    ),
     "logits_are_a_vector": (batch("[1,2]", "[0,0]"), "logits has 1 dimension"),
     "logits_are_a_number": (batch("1", "[0]"), "logits has 0 dimensions"),
     "logits_are_null": (batch("null", "[0]"), "logits must be numbers, not null"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -32,6 +33,34 @@ def test_a_literal_body_is_read() -> None:
 
 def test_logits_take_the_dtype_asked_for() -> None:
     assert read(batch("[[0.1]]", "[0]"), "float64")["logits"][0, 0] == 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_targets_take_the_dtypes_of_the_computation(dtype: str) -> None:
+    tensors = read(
+        '{"logits":[[1,2]],"target_probabilities":[[0.1,0.9]],"target_indices":[[1]],'
+        '"target_log_probabilities":[[-0.1]]}',
+        dtype,
+    )
+    computed = np.float64 if dtype == "float64" else np.float32
+    assert tensors["target_probabilities"].dtype == computed
+    assert tensors["target_probabilities"].tolist() == [[computed(0.1), computed(0.9)]]
+    assert tensors["target_indices"].dtype == np.int64
+    assert tensors["target_log_probabilities"].dtype == np.float64
+    assert tensors["target_log_probabilities"].tolist() == [[-0.1]]
+
+
+@pytest.mark.parametrize("mask", ["[true,false]", "[[true,true],[false,true]]"])
+def test_masks_are_booleans(mask: str) -> None:
+    tensors = read(f'{{"logits":[[1,2],[3,4]],"class_mask":{mask}}}')
+    assert tensors["class_mask"].dtype == np.bool_
+    assert tensors["class_mask"].tolist() == json.loads(mask)
+
+
+def test_targets_of_no_rows_have_the_shape_of_the_logits() -> None:
+    names = ("logits", "target_probabilities", "target_indices", "target_log_probabilities")
+    tensors = read(json.dumps({name: [] for name in names}))
+    assert all(tensors[name].shape == (0, 0) for name in names)
 
 
 def test_bytearrays_and_memoryviews_are_read() -> None:

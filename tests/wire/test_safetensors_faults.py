@@ -115,7 +115,7 @@ def test_floating_labels_are_refused() -> None:
 
 def test_unknown_tensor_is_answered_with_the_known_names() -> None:
     extra = '"targets":{"dtype":"I64","shape":[1],"data_offsets":[8,16]}'
-    with pytest.raises(TensorError, match="known are logits, labels, class_weights, row_weights"):
+    with pytest.raises(TensorError, match="known are logits, labels, target_prob"):
         request(labels=extra)
 
 

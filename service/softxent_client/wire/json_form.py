@@ -30,7 +30,7 @@ def decode(
 ) -> dict[str, Array]:
     """Return the tensors of a message as new arrays of the schema's JSON dtypes.
 
-    `"logits": []` beside `"labels": []` is a batch of no rows, [0, 0].
+    `"logits": []` is a batch of no rows, [0, 0].
 
     Raises:
         MalformedBodyError: not one JSON object in UTF-8, a key is repeated, or a number is beyond
@@ -50,13 +50,16 @@ def decode(
 
 def _widen_empty(tensors: dict[str, Array], schema: Schema) -> None:
     """Give rows of no numbers the dimension that JSON cannot show: `[]` is [0, 0], not [0]."""
-    rows = tensors.get(schema.rows_of or "")
-    if rows is None or rows.size:
+    rows_of = schema.rows_of or ""
+    if rows_of not in tensors or tensors[rows_of].size:
         return
-    for name, tensor in tensors.items():
-        if schema.fields[name].per_row and tensor.shape == rows.shape:
-            tensors[schema.rows_of or ""] = rows.reshape(*rows.shape, 0)
-            return
+    shape = tensors[rows_of].shape
+    below = {name: schema.fields[name].below for name in tensors if tensors[name].shape == shape}
+    if len(shape) != 1 and 1 not in below.values():
+        return
+    for name in below:
+        if name == rows_of or below[name] == 0:
+            tensors[name] = tensors[name].reshape(*shape, 0)
 
 
 def encode(tensors: Mapping[str, Array]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Numbers out of a JSON document, straight into arrays, on top of simdjson.
+"""Numbers and booleans out of a JSON document, straight into arrays, on top of simdjson.
 
 simdjson flattens nested arrays without a look at their lengths, refuses strings among numbers,
 keeps the first of duplicate keys, and counts up to 0xFFFFFF only. So every row's length is
@@ -13,7 +13,7 @@ import math
 import operator
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import simdjson
 
 from softxent.errors import ROWS_NAMED, WORDS, RowsError, TensorError
 from softxent_client.wire.errors import MalformedBodyError, check_size
+from softxent_client.wire.json_values import Kind, kind_of, shown
 from softxent_client.wire.limits import MIB, Limits
 from softxent_client.wire.schema import SHOWN, Array, Field, Schema
 
@@ -159,7 +160,7 @@ def _uniform(parent: Any, length: int) -> bool:
 
 def _refuse_ragged(name: str, parents: list[Any], length: int) -> None:
     found = (
-        _length(child) if type(child) is simdjson.Array else _shown(child)
+        _length(child) if type(child) is simdjson.Array else shown(child)
         for parent in parents
         for child in parent
     )
@@ -175,34 +176,31 @@ def _refuse_ragged(name: str, parents: list[Any], length: int) -> None:
 
 
 def _array(name: str, value: Any, shape: tuple[int, ...], field: Field, *, plain: bool) -> Array:
-    kind = _kind(field)
+    kind = kind_of(field.json_dtype)
     if not shape:
-        return _scalar(name, value, field)
+        return _scalar(name, value, field, kind)
     flat = _fast(value, kind) if plain else None
     if flat is None:
         flat = _slow(name, value, shape, kind)
     return _narrow(name, flat.reshape(shape), field.json_dtype)
 
 
-def _kind(field: Field) -> str:
-    """Return "i" or "f"; NumPy calls bfloat16, as every dtype it does not own, "V"."""
-    return "i" if field.json_dtype.kind == "i" else "f"
-
-
-def _fast(array: Any, kind: str) -> Array | None:
+def _fast(array: Any, kind: Kind) -> Array | None:
     """Return all numbers below `array`, or None if not all are numbers of the kind."""
+    if kind.buffer_type is None:
+        return None
     try:
-        buffer = array.as_buffer(of_type="d" if kind == "f" else "i")
+        buffer = array.as_buffer(of_type=kind.buffer_type)
     except (TypeError, ValueError):
         return None
-    return np.frombuffer(buffer, np.float64 if kind == "f" else np.int64)
+    return np.frombuffer(buffer, kind.dtype)
 
 
-def _slow(name: str, array: Any, shape: tuple[int, ...], kind: str) -> Array:
-    """Read row by row, words included, and refuse what is not a number by name."""
-    flat = np.empty(math.prod(shape), np.float64 if kind == "f" else np.int64)
+def _slow(name: str, array: Any, shape: tuple[int, ...], kind: Kind) -> Array:
+    """Read row by row, words included, and refuse what is not of the kind by name."""
+    flat = np.empty(math.prod(shape), kind.dtype)
     width = shape[-1]
-    convert = _float if kind == "f" else _integer
+    convert = kind.convert
     faults: list[tuple[int, object]] = []
     for index, row in enumerate(_rows(name, array, len(shape))):
         values: list[Any] = [convert(value) for value in row]
@@ -222,56 +220,29 @@ def _rows(name: str, array: Any, rank: int) -> Iterator[list[Any]]:
         return
     for child in array:
         if type(child) is not simdjson.Array:
-            raise TensorError(f"{name} holds {_shown(child)} in the place of a row", field=name)
+            raise TensorError(f"{name} holds {shown(child)} in the place of a row", field=name)
         yield from _rows(name, child, rank - 1)
 
 
-def _float(value: object) -> float | None:
-    if type(value) is float or type(value) is int:
-        return value
-    return WORDS.get(value) if type(value) is str else None
-
-
-def _integer(value: object) -> int | None:
-    return value if type(value) is int and -(2**63) <= value < 2**63 else None
-
-
-def _refuse_values(name: str, faults: list[tuple[int, object]], kind: str) -> None:
-    what = f"numbers or the words {', '.join(WORDS)}" if kind == "f" else "int64 integers"
+def _refuse_values(name: str, faults: list[tuple[int, object]], kind: Kind) -> None:
     named = faults[:ROWS_NAMED]
-    shown = [_shown(value) for _, value in named]
+    values = [shown(value) for _, value in named]
     raise RowsError(
-        f"{name} must hold {what}, but row {named[0][0]} holds {shown[0]}",
+        f"{name} must hold {kind.either}, but row {named[0][0]} holds {values[0]}",
         field=name,
         rows=[row for row, _ in named],
-        values=shown,
+        values=values,
         total=len(faults),
     )
 
 
-def _shown(value: object) -> str | int | float:
-    """Return what an error shows of a JSON value."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, str):
-        return f'"{value[:SHOWN]}"'
-    return "an array" if isinstance(value, simdjson.Array) else "an object"
-
-
-def _scalar(name: str, value: Any, field: Field) -> Array:
-    """Return a lone number as a 0-d array; floats in double precision, as reductions are."""
-    kind = _kind(field)
-    convert: Callable[[object], float | int | None] = _float if kind == "f" else _integer
-    number = convert(value)
+def _scalar(name: str, value: Any, field: Field, kind: Kind) -> Array:
+    """Return a lone value as a 0-d array; floats in double precision, as reductions are."""
+    number = kind.convert(value)
     if number is None:
-        one, many = ("a number", "numbers") if kind == "f" else ("an integer", "integers")
-        expected = many if field.max_rank else one
-        raise TensorError(f"{name} must be {expected}, not {_shown(value)}", field=name)
-    return np.asarray(number, np.float64 if kind == "f" else np.int64)
+        expected = kind.many if field.max_rank else kind.one
+        raise TensorError(f"{name} must be {expected}, not {shown(value)}", field=name)
+    return np.asarray(number, kind.dtype)
 
 
 def _narrow(name: str, wide: Array, dtype: np.dtype[Any]) -> Array:

@@ -57,14 +57,15 @@ class Field:
         dtypes: the binary dtypes it may have.
         json_dtype: what its JSON numbers become; a lone number becomes float64 if this is floating.
         min_rank, max_rank: how many dimensions it may have.
-        per_row: it has one dimension less than the schema's `rows_of`.
+        below: how many dimensions it has less than the schema's `rows_of`: 1 if it has one value a
+            row, 0 if a row has several; None if that does not bind it.
     """
 
     dtypes: tuple[str, ...]
     json_dtype: np.dtype[Any]
     min_rank: int = 0
     max_rank: int = MAX_RANK
-    per_row: bool = False
+    below: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ class Schema:
         for name, tensor in tensors.items():
             field = self.fields[name]
             low, high = field.min_rank, field.max_rank
-            if field.per_row and self.rows_of is not None:
-                low = high = tensors[self.rows_of].ndim - 1
+            if field.below is not None and self.rows_of is not None:
+                low = high = tensors[self.rows_of].ndim - field.below
             if not low <= tensor.ndim <= high:
                 raise TensorError(
                     f"{name} has {_dimensions(tensor.ndim)}, expected {_expected(low, high)}",
@@ -138,19 +139,32 @@ def _expected(low: int, high: int) -> str:
 _FLOAT64 = np.dtype(np.float64)
 _FLOAT32 = np.dtype(np.float32)
 _INT64 = np.dtype(np.int64)
+_BOOL = np.dtype(np.bool_)
+
+
+def _computed(logits_dtype: str) -> np.dtype[Any]:
+    return _FLOAT64 if logits_dtype == "float64" else _FLOAT32
 
 
 @cache
 def REQUEST(logits_dtype: str = "float32") -> Schema:  # noqa: N802
-    """Return what an evaluation's request may hold; JSON logits become `logits_dtype`."""
+    """Return what an evaluation's request may hold; JSON logits become `logits_dtype`.
+
+    JSON probabilities become what is computed in: those of float32 beside 16-bit logits are not
+    rounded on their way.
+    """
     return Schema(
         fields={
             "logits": Field(FLOATS, np.dtype(logits_dtype), min_rank=2),
-            "labels": Field(INTEGERS, _INT64, per_row=True),
+            "labels": Field(INTEGERS, _INT64, below=1),
+            "target_probabilities": Field(FLOATS, _computed(logits_dtype), below=0),
+            "target_indices": Field(INTEGERS, _INT64, below=0),
+            "target_log_probabilities": Field(FLOATS, _FLOAT64, below=0),
             "class_weights": Field(NUMBERS, _FLOAT64, min_rank=1, max_rank=1),
-            "row_weights": Field(NUMBERS, _FLOAT64, per_row=True),
+            "row_weights": Field(NUMBERS, _FLOAT64, below=1),
+            "class_mask": Field(("BOOL",), _BOOL, min_rank=1),
         },
-        required=("logits", "labels"),
+        required=("logits",),
         rows_of="logits",
     )
 
@@ -159,7 +173,7 @@ def REQUEST(logits_dtype: str = "float32") -> Schema:  # noqa: N802
 def RESPONSE(logits_dtype: str = "float32") -> Schema:  # noqa: N802
     """Return what an evaluation's answer may hold for logits of this dtype."""
     per_logit = Field(FLOATS, np.dtype(logits_dtype))
-    per_row = Field(FLOATS[:2], _FLOAT64 if logits_dtype == "float64" else _FLOAT32)
+    per_row = Field(FLOATS[:2], _computed(logits_dtype))
     scalar = Field(("F64",), _FLOAT64, max_rank=0)
     return Schema(
         fields={

@@ -10,36 +10,50 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
-from softxent import OUTPUTS, Options
 from softxent.explanation import MAX_CLASSES, Explanation
-from softxent.options import EMPTY, NON_FINITE, REDUCTIONS
 from softxent_client.wire import JSON, REQUEST, RESPONSE, SAFETENSORS, Limits, Schema
 from softxent_client.wire.schema import Field
 from softxent_service.http import cross_entropy, explain, problems
-from softxent_service.http.query import LOGITS_DTYPES
+from softxent_service.http.openapi_options import option_parameters
 
 Json = dict[str, Any]
+
+_COMPONENTS = "#/components/schemas/"
 
 NUMBER: Json = {
     "oneOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}],
     "description": "A number; those that JSON lacks travel as words.",
 }
 INTEGER: Json = {"type": "integer"}
+BOOLEAN: Json = {"type": "boolean"}
 
 
-def _nested(number: Json, name: str) -> Json:
-    arrays = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+def _nested(one: Json, name: str) -> Json:
+    arrays = {"type": "array", "items": {"$ref": _COMPONENTS + name}}
     return {
-        "oneOf": [number, arrays],
-        "description": "One number, or an array of equally long arrays of them.",
+        "oneOf": [one, arrays],
+        "description": "One value, or an array of equally long arrays of them.",
     }
 
 
 SCHEMAS: Json = {
     "Number": NUMBER,
-    "Numbers": _nested({"$ref": "#/components/schemas/Number"}, "Numbers"),
+    "Numbers": _nested({"$ref": f"{_COMPONENTS}Number"}, "Numbers"),
     "Integers": _nested(INTEGER, "Integers"),
+    "Booleans": _nested(BOOLEAN, "Booleans"),
 }
+
+_VALUES: dict[str, tuple[Json, str]] = {"i": (INTEGER, "Integers"), "b": (BOOLEAN, "Booleans")}
+"""What is neither a number nor an array of numbers, by NumPy's kind of what it becomes."""
+
+TARGETS: Json = {
+    "anyOf": [
+        {"required": ["labels"]},
+        {"required": ["target_probabilities"]},
+        {"required": ["target_indices", "target_log_probabilities"]},
+    ]
+}
+"""What a request must hold beside logits."""
 
 PROBLEM: Json = {
     "type": "object",
@@ -78,38 +92,6 @@ REFUSALS = {
 ANYWHERE = (400, 408, 431, 500, 503)
 """What any request may be refused with, whatever it asks for."""
 
-_CHOICES = {
-    "reduction": REDUCTIONS,
-    "non_finite": NON_FINITE,
-    "empty": EMPTY,
-    "logits_dtype": LOGITS_DTYPES,
-}
-
-_OPTION_SCHEMAS: dict[str, Json] = {
-    "outputs": {
-        "type": "array",
-        "items": {"type": "string", "enum": list(OUTPUTS)},
-        "uniqueItems": True,
-    },
-    "ignore_index": {"oneOf": [{"type": "integer"}, {"const": "none"}]},
-    "label_smoothing": {"type": "number", "minimum": 0, "maximum": 1},
-    "denominator": {"oneOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "none"}]},
-    "scale": {"type": "number"},
-    **{name: {"type": "string", "enum": list(values)} for name, values in _CHOICES.items()},
-}
-
-_OPTION_TEXTS = {
-    "outputs": "What is computed, separated by commas.",
-    "reduction": "none gives a loss a row, sum and mean one number.",
-    "ignore_index": "Rows with this label are left out; none leaves out no row.",
-    "label_smoothing": "The target is (1 - eps) one-hot + eps / C.",
-    "denominator": "What mean divides by, in place of the sum of weights.",
-    "scale": "A factor on loss and gradient, applied before rounding.",
-    "non_finite": "error refuses rows whose loss or log-normaliser is not finite.",
-    "empty": "What a mean over no weight is.",
-    "logits_dtype": f"What JSON logits become; refused with {SAFETENSORS}.",
-}
-
 
 def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -> Json:
     """Return the OpenAPI document: `routes` of FastAPI, and those with bodies of their own."""
@@ -130,60 +112,24 @@ def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -
 
 
 def _cross_entropy(limits: Limits) -> Json:
-    request, response = REQUEST(), RESPONSE()
+    request, response = _both_forms(REQUEST()), _both_forms(RESPONSE())
+    request[JSON]["schema"] |= TARGETS
     return {
         "summary": "Loss and gradient of a batch",
         "tags": ["evaluation"],
         "operationId": "cross_entropy",
-        "parameters": [_parameter(name) for name in _option_defaults()],
+        "parameters": option_parameters(),
         "requestBody": {
             "required": True,
             "description": f"At most {limits.json_bytes} bytes of JSON (json_bytes) or "
             f"{limits.binary_bytes} of the binary form (binary_bytes).",
-            "content": _both_forms(request),
+            "content": request,
         },
         "responses": {
-            "200": {"description": "What was asked for", "content": _both_forms(response)},
+            "200": {"description": "What was asked for", "content": response},
             **_refusals(REFUSALS),
         },
     }
-
-
-def _option_defaults() -> dict[str, str]:
-    """Return the text of each option's default, in the form a query string gives it."""
-    whole = {field.name: field.default for field in dataclasses.fields(Options)}
-    return {name: _text(value) for name, value in whole.items()} | {
-        "logits_dtype": LOGITS_DTYPES[0]
-    }
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "none" if value is None else str(value)
-
-
-def _parameter(name: str) -> Json:
-    schema = dict(_OPTION_SCHEMAS[name])
-    default = _option_defaults()[name]
-    kind = schema.get("type")
-    schema["default"] = default.split(",") if kind == "array" else _typed(default, kind)
-    listed = {"style": "form", "explode": False} if kind == "array" else {}
-    return {
-        "name": name,
-        "in": "query",
-        "required": False,
-        "description": _OPTION_TEXTS[name],
-        "schema": schema,
-        **listed,
-    }
-
-
-def _typed(text: str, kind: str | None) -> object:
-    # "nan" is a word where the schema says string, and no default is a number that JSON lacks.
-    if kind == "string" or text == "none":
-        return text
-    return float(text) if kind == "number" else int(text)
 
 
 def _both_forms(schema: Schema) -> Json:
@@ -204,15 +150,13 @@ def _json_schema(schema: Schema) -> Json:
 
 def _least_rank(schema: Schema, field: Field) -> int:
     rows_of = schema.fields.get(schema.rows_of or "")
-    return rows_of.min_rank - 1 if field.per_row and rows_of else field.min_rank
+    return field.min_rank if field.below is None or not rows_of else rows_of.min_rank - field.below
 
 
 def _tensor(field: Field, least_rank: int) -> Json:
     """Return arrays in arrays down to `least_rank`, and below them what may be nested further."""
-    whole = field.json_dtype.kind == "i"
-    inner: Json = INTEGER if whole else {"$ref": "#/components/schemas/Number"}
-    if field.max_rank > least_rank:
-        inner = {"$ref": f"#/components/schemas/{'Integers' if whole else 'Numbers'}"}
+    one, many = _VALUES.get(field.json_dtype.kind, ({"$ref": f"{_COMPONENTS}Number"}, "Numbers"))
+    inner: Json = {"$ref": _COMPONENTS + many} if field.max_rank > least_rank else one
     for _ in range(least_rank):
         inner = {"type": "array", "items": inner}
     return inner
@@ -270,7 +214,7 @@ def _explanation() -> Json:
 
 
 def _refusals(statuses: Iterable[int]) -> Json:
-    content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}
     return {
         str(status): {"description": REFUSALS[status], "content": content} for status in statuses
     }
