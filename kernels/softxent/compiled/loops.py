@@ -19,12 +19,12 @@ from softxent.compiled.compilation import address_of, inlined, kernel
 from softxent.compiled.exact_sum import accumulate
 from softxent.compiled.half import decode, encode
 from softxent.compiled.lanes import LANES, intrinsic
-from softxent.compiled.memory import as_input, borrowed, hold, without_owner
 from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
 from softxent.compiled.rows import Scratch, evaluate_row
 from softxent.compiled.softmax import PARTIALS
+from softxent.compiled.span import Span, as_span, element_of, hold, part, span_of
 from softxent.compiled.targets import is_written_out
-from softxent.compiled.task import BUCKET, Task, task_fields, write
+from softxent.compiled.task import BUCKET, span_types, task_fields, write
 from softxent.compiled.tiles import write_all
 
 
@@ -33,15 +33,25 @@ def _evaluate_wide(transformed: bool) -> Any:
 
     @inlined
     def evaluate_wide(task, first, last):
-        owned = make_scratch(task, transformed)
-        scratch = borrowed(owned)
+        room = make_room(task, transformed)
+        scratch = Scratch(
+            as_span(room[0]),
+            as_span(room[1]),
+            as_span(room[2]),
+            as_span(room[3]),
+            as_span(room[4]),
+            as_span(room[5]),
+            as_span(room[6]),
+            as_span(room[7]),
+            as_span(room[8]),
+        )
         for row in range(first, last):
             row_weight = task.row_weights[row] if task.row_weights.size > 0 else 1.0
             if is_ignored(task, row) or row_weight == 0.0:
                 write_ignored(task, row)
             else:
                 evaluate_one(task, row, row_weight, scratch)
-        hold(owned)
+        hold(room)
 
     return evaluate_wide
 
@@ -68,12 +78,19 @@ def evaluate_transformed_rows(task, _inner, first, last, words_out):
 @inlined
 def evaluate_groups(task, first, last):
     """Evaluate rows in lanes, sixteen at a time."""
-    z = np.empty(task.classes * LANES, task.logits.dtype)
-    e = np.empty(task.classes * LANES, task.logits.dtype)
-    fields = np.empty(FIELDS)
-    taken = np.empty(LANES, np.bool_)
+    element = element_of(task.logits)
+    room = (
+        np.empty(task.classes * LANES, element),
+        np.empty(task.classes * LANES, element),
+        np.empty(FIELDS),
+        np.empty(LANES, np.bool_),
+    )
+    z, e, fields, taken = (
+        as_span(room[0]), as_span(room[1]), as_span(room[2]), as_span(room[3])
+    )  # fmt: skip
     for group in range(first, last, LANES):
         evaluate_group(task, group, min(LANES, last - group), z, e, fields, taken)
+    hold(room)
 
 
 @inlined
@@ -97,20 +114,20 @@ def is_ignored(task, row):
 
 
 @inlined
-def make_scratch(task, transformed):
-    """Return room for one row of a task."""
-    tiles = task.tile_weights.size
+def make_room(task, transformed):
+    """Return the arrays that a row needs; see `Scratch`."""
+    tiles, element = task.tile_weights.size, element_of(task.logits)
     written = task.classes + tiles if is_written_out(task) else 0
-    return Scratch(
-        np.empty((tiles, PARTIALS)),
-        np.empty((tiles if task.tail == BUCKET else 0, PARTIALS)),
+    return (
+        np.empty(tiles * PARTIALS),
+        np.empty(tiles * PARTIALS if task.tail == BUCKET else 0),
         np.empty(task.entries + 1, np.int64),
         np.empty(task.entries + 1),
         np.empty(task.entries + 1),
         np.empty(task.entries + 1),
         np.empty(written),
-        np.empty(task.classes if transformed else 0, task.logits.dtype),
-        np.empty(task.classes if task.softcap > 0.0 else 0, task.logits.dtype),
+        np.empty(task.classes if transformed else 0, element),
+        np.empty(task.classes if task.softcap > 0.0 else 0, element),
     )
 
 
@@ -134,34 +151,40 @@ def evaluate_half_rows(task, inner, first, last, words_out):
     """Evaluate rows of 16-bit logits, a few at a time in float32, where `inner` evaluates them."""
     classes = task.classes
     step = max(1, HALF_ELEMENTS // max(classes, 1))
-    room = min(step, last - first) * classes
-    x = np.empty(room, np.float32)
-    p = np.empty(room if task.probabilities_out.size > 0 else 0, np.float32)
-    t = np.empty(room if task.stored_target.size > 0 else 0, np.float32)
-    wants_gradient = task.gradient_out.size > 0
+    size = min(step, last - first) * classes
+    wants_gradient, wants_probabilities = (
+        task.gradient_out.size > 0,
+        task.probabilities_out.size > 0,
+    )
+    room = (
+        np.empty(size, np.float32),
+        np.empty(size if wants_probabilities else 0, np.float32),
+        np.empty(size if task.stored_target.size > 0 else 0, np.float32),
+    )
+    x, p, t = as_span(room[0]), as_span(room[1]), as_span(room[2])
     for begin in range(first, last, step):
         end = min(begin + step, last)
-        size = (end - begin) * classes
-        decode(task.logits, begin * classes, size, task.bfloat16, x)
-        target = as_input(task.target[begin * classes : end * classes])
+        at, size = begin * classes, (end - begin) * classes
+        decode(task.logits, at, size, task.bfloat16, x)
+        target = part(task.target, at, at + size)
         if task.stored_target.size > 0:
-            decode(task.stored_target, begin * classes, size, task.bfloat16, t)
-            target = as_input(t[:size])
-        mask = task.mask[begin * classes : end * classes] if task.masks_rows else task.mask
-        entries = slice(begin * task.entries, end * task.entries)
+            decode(task.stored_target, at, size, task.bfloat16, t)
+            target = part(t, 0, size)
+        mask = part(task.mask, at, at + size) if task.masks_rows else task.mask
+        entries_at, entries_end = begin * task.entries, end * task.entries
         # Three tuples, because numba knows no call of more than thirty arguments.
         inputs = (
-            x[:size],
+            part(x, 0, size),
             task.bfloat16,
-            task.labels[begin:end],
-            task.row_weights[begin:end],
+            part(task.labels, begin, end),
+            part(task.row_weights, begin, end),
             task.class_weights,
             task.other_weights,
             task.tile_weights,
             target,
-            task.stored_target[:0],
-            task.target_indices[entries],
-            task.target_log_probabilities[entries],
+            part(task.stored_target, 0, 0),
+            part(task.target_indices, entries_at, entries_end),
+            part(task.target_log_probabilities, entries_at, entries_end),
             mask,
             task.masks_rows,
         )
@@ -183,31 +206,31 @@ def evaluate_half_rows(task, inner, first, last, words_out):
             task.divisor,
         )
         outputs = (
-            task.loss_out[begin:end],
-            x[: size if wants_gradient else 0],
-            task.log_normalizer_out[begin:end],
-            p[:size],
+            part(task.loss_out, begin, end),
+            part(x, 0, size if wants_gradient else 0),
+            part(task.log_normalizer_out, begin, end),
+            part(p, 0, size),
         )
-        part = inputs + options + outputs
-        call_rows(inner, 0, part, 0, end - begin, words_out)
+        call_rows(inner, 0, inputs + options + outputs, 0, end - begin, words_out)
         if wants_gradient:
-            encode(x, size, task.bfloat16, task.gradient_out, begin * classes)
-        if task.probabilities_out.size > 0:
-            encode(p, size, task.bfloat16, task.probabilities_out, begin * classes)
+            encode(x, size, task.bfloat16, task.gradient_out, at)
+        if wants_probabilities:
+            encode(p, size, task.bfloat16, task.probabilities_out, at)
+    hold(room)
 
 
 def rows_signature(element: Any) -> Any:
     """Return the signature of what evaluates a block of rows of this element type."""
-    task = types.NamedTuple(task_fields(element), Task)
-    return types.none(task, types.intp, types.intp, types.intp, write(types.int64))
+    words = Span(types.int64)
+    return types.none(span_types(element), types.intp, types.intp, types.intp, words)
 
 
 def _as_wanted(context: Any, builder: Any, value: Any, have: Any, wanted: Any) -> Any:
-    """Return `value` as another type; arrays are borrowed from the caller for the call."""
+    """Return `value` as another type; arrays, which the caller holds, as spans."""
     if not isinstance(have, types.Array):
         return context.cast(builder, value, have, wanted)
-    assert (have.dtype, have.ndim, have.layout) == (wanted.dtype, wanted.ndim, "C")
-    return without_owner(context, builder, wanted, value)
+    assert (Span(have.dtype), have.layout) == (wanted, "C")
+    return span_of(context, builder, have, value)
 
 
 @intrinsic
@@ -229,7 +252,9 @@ def call_rows(
                 strict=True,
             )
         ]
-        operands = [context.make_tuple(builder, callee.args[0], fields), args[1], *args[3:]]
+        words_out = _as_wanted(context, builder, args[5], words, callee.args[4])
+        task_value = context.make_tuple(builder, callee.args[0], fields)
+        operands = [task_value, args[1], args[3], args[4], words_out]
         context.call_conv.call_function(builder, pointer, types.none, callee.args, operands)
         return context.get_dummy_value()
 

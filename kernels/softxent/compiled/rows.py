@@ -14,8 +14,8 @@ from softxent.compiled.bucket import bucket_gradient, bucket_loss, share_outside
 from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import divide_pair, format_of, two_sum
 from softxent.compiled.lanes import fma, narrow
-from softxent.compiled.memory import as_input
 from softxent.compiled.softmax import (
+    PARTIALS,
     combine,
     combine_shortfalls,
     out_of_range,
@@ -23,6 +23,7 @@ from softxent.compiled.softmax import (
     tempered,
     tile_share,
 )
+from softxent.compiled.span import part
 from softxent.compiled.targets import mass_but, read_target
 from softxent.compiled.tiles import (
     TILE,
@@ -39,7 +40,7 @@ class Scratch(NamedTuple):
     """Room for one row; what a task does not need is empty."""
 
     partials: Any
-    """float64 [tiles, PARTIALS]."""
+    """float64 [tiles * PARTIALS]."""
     outside: Any
     """The same for the classes outside a bucket's entries."""
     indices: Any
@@ -80,12 +81,12 @@ def _evaluate_row(transformed: bool) -> Any:
         # Where p_j is the largest it is 1 / D, not a rounded exponential times a rounded factor:
         # equal logits have equal shares to the last bit.
         at_peak = fma(mass, largest, mass * largest_low)
-        for t in range(partials.shape[0]):
+        for t in range(partials.size // PARTIALS):
             first = t * TILE
             count = min(TILE, classes - first)
             share, low = share_of(partials, t, s, inverse, inverse_low, x)
             a = fma(mass, share, mass * low)
-            peak = partials[t, 6] if partials[t, 0] == s.m else np.nan
+            peak = partials[t * PARTIALS + 6] if partials[t * PARTIALS] == s.m else np.nan
             if out_of_range(a, out) or out_of_range(b, out):
                 write_wide(e, first, count, a, b, weights, first, weighted, out)
             elif b == 0.0:
@@ -158,12 +159,12 @@ def _evaluate_row(transformed: bool) -> Any:
     def evaluate_row(task, row, row_weight, scratch):
         classes, inverse, inverse_low = task.classes, task.inverse, task.inverse_low
         begin = row * classes
-        x = as_input(task.logits[begin : begin + classes])
-        gradient_out = task.gradient_out[begin : begin + classes]
-        probabilities_out = task.probabilities_out[begin : begin + classes]
+        x = part(task.logits, begin, begin + classes)
+        gradient_out = part(task.gradient_out, begin, begin + classes)
+        probabilities_out = part(task.probabilities_out, begin, begin + classes)
         if transformed:
             transform_row(task, row, x, scratch.z, scratch.slope)
-            x = as_input(scratch.z)
+            x = scratch.z
         target = read_target(task, row, scratch.indices, scratch.masses, scratch.written)
         w = spread_of(task, scratch)
         for i in range(target.count):
@@ -225,7 +226,8 @@ def spread_of(task, scratch):
     """Return w of the target's form."""
     classes, written = task.classes, scratch.written
     if written.size > 0:
-        weights, tile_weights = as_input(written[:classes]), as_input(written[classes:])
+        weights = part(written, 0, classes)
+        tile_weights = part(written, classes, written.size)
         return Spread(weights, tile_weights, task.other_weights, True)
     return Spread(task.class_weights, task.tile_weights, task.other_weights, False)
 
@@ -288,7 +290,7 @@ def is_entry_maximum(count, m, scratch):
 def find_maximum(classes, m, partials, e):
     """Return where the only maximum of a row stands, from its kept exponentials."""
     t = 0
-    while partials[t, 0] != m:
+    while partials[t * PARTIALS] != m:
         t += 1
     first = t * TILE
-    return find(e, first, min(TILE, classes - first), partials[t, 6])
+    return find(e, first, min(TILE, classes - first), partials[t * PARTIALS + 6])

@@ -43,12 +43,12 @@ def _pass_a(tempered: bool) -> Any:
         weighted = weights.size > 0
         headroom = format_of(x).headroom
         lift = 2.0**-headroom
-        for t in range(partials.shape[0]):
+        for t in range(partials.size // PARTIALS):
             first = t * TILE
             count = min(TILE, classes - first)
             maximum = tile_maximum(x, first, count)
             if u > 0.0:
-                partials[t, 3] = shortfall(
+                partials[t * PARTIALS + 3] = shortfall(
                     x, first, count, maximum, weights, weighted, tile_weights[t]
                 )
             centre, exponent = reference(maximum, x)
@@ -65,12 +65,12 @@ def _pass_a(tempered: bool) -> Any:
             unit, unit_low = 0.0, 0.0
             if maximum > -np.inf:
                 unit, unit_low = exp_pair(centre - maximum, 0.0, exponent + headroom)
-            partials[t, 0] = maximum
-            partials[t, 1] = ties
-            partials[t, 2] = fma(others, unit * lift, others * (unit_low * lift))
-            partials[t, 4] = unit
-            partials[t, 5] = unit_low
-            partials[t, 6] = peak
+            partials[t * PARTIALS] = maximum
+            partials[t * PARTIALS + 1] = ties
+            partials[t * PARTIALS + 2] = fma(others, unit * lift, others * (unit_low * lift))
+            partials[t * PARTIALS + 4] = unit
+            partials[t * PARTIALS + 5] = unit_low
+            partials[t * PARTIALS + 6] = peak
 
     return pass_a
 
@@ -121,18 +121,20 @@ class Softmax(NamedTuple):
 @inlined
 def combine(partials, inverse, inverse_low):
     """Return the softmax of a row from its tiles; without one, m is not finite or S not >= 0."""
-    m = partials[0, 0]
-    for t in range(1, partials.shape[0]):
-        m = max(m, partials[t, 0])
+    m = partials[0]
+    for t in range(1, partials.size // PARTIALS):
+        m = max(m, partials[t * PARTIALS])
     total, low, ties = 0.0, 0.0, 0.0
-    for t in range(partials.shape[0]):
-        if partials[t, 0] == m:
-            ties += partials[t, 1]
-            total, error = two_sum(total, partials[t, 2])
+    for t in range(partials.size // PARTIALS):
+        if partials[t * PARTIALS] == m:
+            ties += partials[t * PARTIALS + 1]
+            total, error = two_sum(total, partials[t * PARTIALS + 2])
         else:
-            gap, gap_low = tempered_gap(partials[t, 0], m, inverse, inverse_low)
+            gap, gap_low = tempered_gap(partials[t * PARTIALS], m, inverse, inverse_low)
             factor = exp_scaled(gap, gap_low, 0.0)
-            total, error = two_sum(total, (partials[t, 2] + partials[t, 1]) * factor)
+            total, error = two_sum(
+                total, (partials[t * PARTIALS + 2] + partials[t * PARTIALS + 1]) * factor
+            )
         low += error
     total, error = two_sum(total, ties - 1.0)
     S = total + (low + error)
@@ -145,10 +147,10 @@ def combine(partials, inverse, inverse_low):
 def combine_shortfalls(partials, tile_weights, m):
     """Return sum_j w_j (m - x_j) of a row."""
     total, low = 0.0, 0.0
-    for t in range(partials.shape[0]):
-        term = partials[t, 3]
-        if tile_weights[t] > 0.0 and partials[t, 0] < m:
-            term += tile_weights[t] * (m - partials[t, 0])
+    for t in range(partials.size // PARTIALS):
+        term = partials[t * PARTIALS + 3]
+        if tile_weights[t] > 0.0 and partials[t * PARTIALS] < m:
+            term += tile_weights[t] * (m - partials[t * PARTIALS])
         total, error = two_sum(total, term)
         low += error
     return total + low if total < np.inf else total
@@ -157,12 +159,12 @@ def combine_shortfalls(partials, tile_weights, m):
 def _tile_share(tempered: bool) -> Any:
     @inlined
     def tile_share(partials, t, s, inverse, inverse_low, x):
-        unit, unit_low = partials[t, 4], partials[t, 5]
-        if partials[t, 0] != s.m:
-            centre, exponent = reference(partials[t, 0], x)
+        unit, unit_low = partials[t * PARTIALS + 4], partials[t * PARTIALS + 5]
+        if partials[t * PARTIALS] != s.m:
+            centre, exponent = reference(partials[t * PARTIALS], x)
             exponent = exponent + format_of(x).headroom
-            if tempered and partials[t, 0] > -np.inf:
-                centre, exponent = partials[t, 0], 0.0
+            if tempered and partials[t * PARTIALS] > -np.inf:
+                centre, exponent = partials[t * PARTIALS], 0.0
             gap, gap_low = tempered_gap(centre, s.m, inverse, inverse_low)
             unit, unit_low = exp_pair(gap, gap_low, exponent)
         return divide_pair(unit, unit_low, s.D, s.D_low)

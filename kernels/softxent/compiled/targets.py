@@ -15,6 +15,7 @@ import numpy as np
 
 from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import exp_scaled, two_sum
+from softxent.compiled.span import part
 from softxent.compiled.task import BUCKET, RENORMALIZE
 from softxent.compiled.tiles import TILE, total_weight
 
@@ -162,7 +163,7 @@ def write_out(task, row, count, indices, masses, written):
     for first in range(0, classes, TILE):
         size = min(TILE, classes - first)
         written[classes + first // TILE] = total_weight(written, first, size)
-    tiles = written[classes:]
+    tiles = part(written, classes, written.size)
     return Target(0, 0, sum_but(tiles, tiles.size, -1), 0.0, 0.0, 1.0)
 
 

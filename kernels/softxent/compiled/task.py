@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from numba import types
 
+from softxent.compiled.span import Span
+
 RENORMALIZE, BUCKET, NO_TAIL = 0, 1, 2
 """What becomes of the probability that a top-k target does not name."""
 
@@ -122,3 +124,10 @@ def task_fields(element: Any) -> list[Any]:
         probabilities_out=write(element),
     )
     return list(fields)
+
+
+def span_types(element: Any) -> Any:
+    """Return the type of a task inside compiled code, where arrays are spans."""
+    fields = task_fields(element)
+    spans = [Span(t.dtype) if isinstance(t, types.Array) else t for t in fields]
+    return types.NamedTuple(spans, Task)
