@@ -202,7 +202,8 @@ def _probabilities(given: Mapping[str, Any], logits: Floats) -> Floats:
     same_half = probabilities.dtype == logits.dtype and logits.dtype.itemsize == 2
     # What float32 cannot hold becomes infinite and is refused by row, as any infinity is.
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(probabilities, logits.dtype if same_half else computed)
+        flat = np.ascontiguousarray(probabilities, logits.dtype if same_half else computed)
+    return flat.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])
 
 
 def _top_k(
@@ -224,6 +225,8 @@ def _top_k(
     _check_shape(names[1], logs.shape[:-1], leading)
     indices = _integers(names[0], given[names[0]], logs.shape)
     rows = math.prod(leading)
+    if rows and not logs.shape[-1]:
+        raise TensorError("a top-k target needs at least one entry a row", field=names[0])
     return (
         indices.reshape(rows, logs.shape[-1]),
         np.ascontiguousarray(logs, np.float64).reshape(rows, logs.shape[-1]),

@@ -53,10 +53,6 @@ def prepare(tensors: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Bat
     checked = Options.from_keywords(options)
     batch = check_batch(tensors)
     refuse_illegal(batch, checked)
-    if "target_probabilities" in batch.kinds:
-        # Parts are cut along the first dimension, which for sequences is not yet that of rows.
-        rows = batch.target_probabilities.reshape(batch.logits.shape)
-        batch = replace(batch, target_probabilities=rows)
     return batch, checked
 
 

@@ -132,6 +132,13 @@ def test_masked_classes_cannot_be_targets() -> None:
             top_k() | {"target_log_probabilities": np.zeros((N + 1, 2))},
         ),
         ("target_log_probabilities", top_k() | {"target_log_probabilities": np.zeros(N)}),
+        (
+            "target_indices",
+            {
+                "target_indices": np.zeros((N, 0), int),
+                "target_log_probabilities": np.zeros((N, 0)),
+            },
+        ),
         ("class_mask", top_k() | {"class_mask": np.ones(C)}),
         ("class_mask", top_k() | {"class_mask": np.ones((N, C + 1), bool)}),
     ],
@@ -152,3 +159,37 @@ def test_a_mask_that_leaves_nothing_is_a_row_without_softmax() -> None:
         non_finite="propagate",
     )
     assert np.isfinite(result.loss).tolist() == [True] + [False] * (N - 1)  # type: ignore[arg-type]
+
+
+def test_a_sequence_names_its_rows_flat() -> None:
+    target = np.full((2, 3, C), 0.25)
+    target[1, 1, 2] = -1
+    error = refused(
+        RowsError,
+        "target_probabilities",
+        logits=np.zeros((2, 3, C), np.float32),
+        target_probabilities=target,
+    )
+    assert (error.rows, error.values) == ((4,), (-1.0,))
+
+
+def test_classes_without_rows_cost_nothing() -> None:
+    result = cross_entropy(
+        np.zeros((0, 2**50), np.float32),
+        target_indices=np.zeros((0, 2), int),
+        target_log_probabilities=np.zeros((0, 2)),
+    )
+    assert (result.count, result.loss_sum) == (0, 0.0)
+
+
+def test_a_bucket_out_of_sight_of_the_maximum() -> None:
+    logits = np.array([[17.0, 0, 0]], np.float32)
+    result = cross_entropy(
+        logits,
+        target_indices=[[0]],
+        target_log_probabilities=[[math.log(0.25)]],
+        temperature=0.01,
+        tail="bucket",
+    )
+    np.testing.assert_allclose(result.loss, [0.75 * (1700 - math.log(2))], rtol=2e-7)
+    np.testing.assert_allclose(result.gradient, [[75.0, -37.5, -37.5]], rtol=4e-7)

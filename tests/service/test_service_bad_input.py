@@ -202,3 +202,15 @@ def test_classes_without_rows_cost_nothing(service_url: str, classes: int) -> No
     answer = post(service_url, struct.pack("<Q", len(header)) + header, BINARY)
     assert answer.status_code == 200
     assert post(service_url, binary(batch()), BINARY).status_code == 200
+
+
+def test_a_top_k_without_entries_is_refused(service_url: str) -> None:
+    body = b'{"logits": [[1, 2]], "target_indices": [[]], "target_log_probabilities": [[]]}'
+    assert_problem(post(service_url, body), 422, "invalid-tensor", "target_indices")
+    assert post(service_url, binary(batch()), BINARY).status_code == 200
+
+
+def test_a_sequence_of_bad_probabilities_names_flat_rows(service_url: str) -> None:
+    body = b'{"logits": [[[1, 2], [1, 2]]], "target_probabilities": [[[1, 0], [-1, 0]]]}'
+    problem = assert_problem(post(service_url, body), 422, "invalid-rows", "target_probabilities")
+    assert (problem["rows"], problem["values"]) == ([1], [-1.0])

@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[str, str, str, str]] = {
         "target_probabilities",
     ),
     "indices alone": (INDICES, "", TENSOR, "target_log_probabilities"),
-    "log-probabilities alone": (LOGS, "", TENSOR, "labels"),
+    "log-probabilities alone": (LOGS, "", TENSOR, "target_indices"),
     "log-probabilities beside labels": (f"{LABELS}, {LOGS}", "", TENSOR, "target_indices"),
     "indices of another K": (
         f'"target_indices": [[0], [1]], {LOGS}',

@@ -56,7 +56,7 @@ def weigh_rows(
     one of the numbers above for each row that is at fault.
     """
     count, found = 0, False
-    seen = np.zeros(classes if entries > 1 else 0, np.int64)
+    seen = np.zeros(classes if entries > 1 and rows > 0 else 0, np.int64)
     for row in range(rows):
         weight = row_weights[row] if row_weights.size > 0 else 1.0
         if not 0.0 <= weight < np.inf:
