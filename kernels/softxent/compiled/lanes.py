@@ -245,7 +245,7 @@ def to_uint16(typing: Any, value: Any) -> Any:
     return t(value), build
 
 
-# Spreading and folding ----------------------------------------------------------------------
+# Spreading ----------------------------------------------------------------------
 
 
 @intrinsic
@@ -268,57 +268,3 @@ def spread_as(typing: Any, value: Any, like: Any) -> Any:
         return convert(context, builder, args[0], value, t)
 
     return t(value, like), build
-
-
-def _half(upper: bool) -> Any:
-    @intrinsic
-    def half(typing: Any, value: Any) -> Any:
-        count = value.count // 2
-        t = Lanes(value.element, count)
-        numbers = list(range(count, 2 * count) if upper else range(count))
-
-        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            undefined = ir.Constant(args[0].type, ir.Undefined)
-            indices = ir.Constant(ir.VectorType(I32, count), numbers)
-            return builder.shuffle_vector(args[0], undefined, indices)
-
-        return t(value), build
-
-    return half
-
-
-lower_half = _half(upper=False)
-upper_half = _half(upper=True)
-
-
-@intrinsic
-def lane(typing: Any, value: Any, index: Any) -> Any:
-    """The value in one lane."""
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.extract_element(args[0], args[1])
-
-    return value.element(value, types.intp), build
-
-
-@intrinsic
-def any_lane(typing: Any, mask: Any) -> Any:
-    """Whether the condition holds in any lane."""
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        integer = ir.IntType(mask.count)
-        pattern = builder.bitcast(args[0], integer)
-        hit = builder.icmp_unsigned("!=", pattern, integer(0))
-        return context.cast(builder, hit, types.boolean, types.boolean)
-
-    return types.boolean(mask), build
-
-
-@intrinsic
-def count_lanes(typing: Any, tally: Any, mask: Any) -> Any:
-    """`tally` (integer lanes) plus one where the condition holds."""
-
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.add(args[0], builder.zext(args[1], context.get_value_type(tally)))
-
-    return tally(tally, mask), build

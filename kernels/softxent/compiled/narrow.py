@@ -13,10 +13,11 @@ import numpy as np
 
 from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import divide_pair, exp_pair, format_of, log1p, two_sum
-from softxent.compiled.lanes import LANES, any_lane, fma, narrow, select, spread, spread_as, widen
+from softxent.compiled.folding import add_lanes, any_lane
+from softxent.compiled.lanes import LANES, fma, narrow, select, spread, spread_as, widen
 from softxent.compiled.memory import load, store
 from softxent.compiled.softmax import out_of_range
-from softxent.compiled.tiles import add_lanes, exponentials, reference
+from softxent.compiled.tiles import exponentials, reference
 
 NARROW = 32
 """Up to this many classes, rows stand in lanes."""

@@ -21,13 +21,7 @@ from softxent.compiled.elementary import (
     two_sum,
 )
 from softxent.compiled.lanes import fma, select
-from softxent.compiled.tiles import (
-    TILE,
-    reference,
-    tile_exponentials,
-    tile_maximum,
-    tile_shortfall,
-)
+from softxent.compiled.tiles import TILE, reference, tile_exponentials, tile_maximum, tile_shortfall
 
 PARTIALS = 7
 """Values kept for a tile: m_t, c_t, S_t, the shortfall, in two parts what turns a kept exponential,

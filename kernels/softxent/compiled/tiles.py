@@ -14,8 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import (
@@ -24,20 +22,24 @@ from softxent.compiled.elementary import (
     rint,
     two_sum,
 )
+from softxent.compiled.folding import (
+    add_lanes,
+    any_lane,
+    count_lanes,
+    fold_count,
+    fold_maximum,
+    fold_sum,
+    lane,
+)
 from softxent.compiled.lanes import (
     LANES,
-    any_lane,
     bits,
-    count_lanes,
     fma,
     from_bits,
-    lane,
-    lower_half,
     narrow,
     select,
     spread,
     spread_as,
-    upper_half,
     widen,
 )
 from softxent.compiled.memory import load, load_first, prefetch, store, store_first
@@ -47,61 +49,6 @@ TILE = 4096
 STEP = 64
 _AHEAD = 4096
 """Columns by which the exponential pass asks for the next tile: it computes while memory reads."""
-
-
-# Folding lanes to one value, always by halves ---------------------------------------------------
-
-
-@inlined
-def fold_maximum(v):
-    """Return the largest of sixteen lanes that hold no NaN."""
-    lower, upper = lower_half(v), upper_half(v)
-    v8 = select(upper > lower, upper, lower)
-    lower, upper = lower_half(v8), upper_half(v8)
-    v4 = select(upper > lower, upper, lower)
-    lower, upper = lower_half(v4), upper_half(v4)
-    v2 = select(upper > lower, upper, lower)
-    a, b = lane(v2, 0), lane(v2, 1)
-    return select(b > a, b, a)
-
-
-@inlined
-def fold_count(v):
-    """Return the sum of sixteen integer lanes."""
-    v8 = lower_half(v) + upper_half(v)
-    v4 = lower_half(v8) + upper_half(v8)
-    v2 = lower_half(v4) + upper_half(v4)
-    return lane(v2, 0) + lane(v2, 1)
-
-
-@inlined
-def fold_sum(v, low):
-    """Return the sum of sixteen float64 lanes and of their compensations."""
-    v8, e8 = two_sum(lower_half(v), upper_half(v))
-    low8 = (lower_half(low) + upper_half(low)) + e8
-    v4, e4 = two_sum(lower_half(v8), upper_half(v8))
-    low4 = (lower_half(low8) + upper_half(low8)) + e4
-    v2, e2 = two_sum(lower_half(v4), upper_half(v4))
-    low2 = (lower_half(low4) + upper_half(low4)) + e2
-    total, e1 = two_sum(lane(v2, 0), lane(v2, 1))
-    return total + ((lane(low2, 0) + lane(low2, 1)) + e1)
-
-
-def add_lanes(acc, low, v):
-    """Add lanes to float64 lanes: compensated for float64 (in compiled code)."""
-    raise TypeError("add_lanes is for compiled code")
-
-
-@overload(add_lanes, jit_options={"forceinline": True})
-def _add_lanes(acc, low, v):
-    if v.element == types.float32:
-        return lambda acc, low, v: (acc + widen(v), low)
-
-    def compensated(acc, low, v):
-        total, error = two_sum(acc, v)
-        return total, low + error
-
-    return compensated
 
 
 # The exponential --------------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""From sixteen lanes to one value, always by halves: that order is part of the bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import overload
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import two_sum
+from softxent.compiled.lanes import I32, Lanes, intrinsic, select, widen
+
+
+def _half(upper: bool) -> Any:
+    @intrinsic
+    def half(typing: Any, value: Any) -> Any:
+        count = value.count // 2
+        t = Lanes(value.element, count)
+        numbers = list(range(count, 2 * count) if upper else range(count))
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            undefined = ir.Constant(args[0].type, ir.Undefined)
+            indices = ir.Constant(ir.VectorType(I32, count), numbers)
+            return builder.shuffle_vector(args[0], undefined, indices)
+
+        return t(value), build
+
+    return half
+
+
+lower_half = _half(upper=False)
+upper_half = _half(upper=True)
+
+
+@intrinsic
+def lane(typing: Any, value: Any, index: Any) -> Any:
+    """The value in one lane."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.extract_element(args[0], args[1])
+
+    return value.element(value, types.intp), build
+
+
+@intrinsic
+def any_lane(typing: Any, mask: Any) -> Any:
+    """Whether the condition holds in any lane."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        integer = ir.IntType(mask.count)
+        pattern = builder.bitcast(args[0], integer)
+        hit = builder.icmp_unsigned("!=", pattern, integer(0))
+        return context.cast(builder, hit, types.boolean, types.boolean)
+
+    return types.boolean(mask), build
+
+
+@intrinsic
+def count_lanes(typing: Any, tally: Any, mask: Any) -> Any:
+    """`tally` (integer lanes) plus one where the condition holds."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.add(args[0], builder.zext(args[1], context.get_value_type(tally)))
+
+    return tally(tally, mask), build
+
+
+@inlined
+def fold_maximum(v):
+    """Return the largest of sixteen lanes that hold no NaN."""
+    lower, upper = lower_half(v), upper_half(v)
+    v8 = select(upper > lower, upper, lower)
+    lower, upper = lower_half(v8), upper_half(v8)
+    v4 = select(upper > lower, upper, lower)
+    lower, upper = lower_half(v4), upper_half(v4)
+    v2 = select(upper > lower, upper, lower)
+    a, b = lane(v2, 0), lane(v2, 1)
+    return select(b > a, b, a)
+
+
+@inlined
+def fold_count(v):
+    """Return the sum of sixteen integer lanes."""
+    v8 = lower_half(v) + upper_half(v)
+    v4 = lower_half(v8) + upper_half(v8)
+    v2 = lower_half(v4) + upper_half(v4)
+    return lane(v2, 0) + lane(v2, 1)
+
+
+@inlined
+def fold_sum(v, low):
+    """Return the sum of sixteen float64 lanes and of their compensations."""
+    v8, e8 = two_sum(lower_half(v), upper_half(v))
+    low8 = (lower_half(low) + upper_half(low)) + e8
+    v4, e4 = two_sum(lower_half(v8), upper_half(v8))
+    low4 = (lower_half(low8) + upper_half(low8)) + e4
+    v2, e2 = two_sum(lower_half(v4), upper_half(v4))
+    low2 = (lower_half(low4) + upper_half(low4)) + e2
+    total, e1 = two_sum(lane(v2, 0), lane(v2, 1))
+    return total + ((lane(low2, 0) + lane(low2, 1)) + e1)
+
+
+def add_lanes(acc, low, v):
+    """Add lanes to float64 lanes: compensated for float64 (in compiled code)."""
+    raise TypeError("add_lanes is for compiled code")
+
+
+@overload(add_lanes, jit_options={"forceinline": True})
+def _add_lanes(acc, low, v):
+    if v.element == types.float32:
+        return lambda acc, low, v: (acc + widen(v), low)
+
+    def compensated(acc, low, v):
+        total, error = two_sum(acc, v)
+        return total, low + error
+
+    return compensated
