@@ -146,7 +146,9 @@ def test_info_shows_what_holds_each_on_one_line() -> None:
     ended = softxent_command("info", SOFTXENT_TENSORS="7", SOFTXENT_LOG_LEVEL="Warning")
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in ended.stdout.splitlines())
-    assert lines["tensors"] == "7"
+    assert set(Settings.model_fields) <= set(lines)
+    assert (lines["tensors"], lines["log_level"]) == ("7", "warning")
+    assert lines["request_head_bytes"] == "65536"
     assert Path(lines["machine"].removeprefix("code").strip()).is_dir()
 
 

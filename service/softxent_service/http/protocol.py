@@ -141,7 +141,8 @@ class _Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
         elif self.pipeline:
             # The request at fault is the newest that waits: it is refused when its turn comes.
-            self.pipeline[0] = (cycle, problem_of(error, {"connection": "close"}))
+            refusal = problem_of(error, {"connection": "close"})
+            self.pipeline[0] = (cycle, refusal)  # type: ignore[assignment]
             self.flow.pause_reading()
         elif not self.transport.is_closing():
             if not self._answer_begun():
