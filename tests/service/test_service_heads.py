@@ -62,6 +62,23 @@ def test_offers_one_behind_the_other(service_url: str) -> None:
         assert [read_answer(answers)[0] for _ in range(3)] == [200, 200, 200]
 
 
+TARGETS = {
+    "http://test": (404, "not-found"),
+    "http://test?a=b": (404, "not-found"),
+    f"http://test{PATH}?a=b": (422, "invalid-option"),
+    "test:80": (400, "malformed-request"),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_that_are_no_path(service_url: str, target: str) -> None:
+    with connect(service_url) as connection, connection.makefile("rb") as answers:
+        connection.sendall(request(GOOD).replace(PATH.encode(), target.encode()))
+        status, _, body = read_answer(answers)
+    assert (status, slug(body)) == TARGETS[target]
+    assert b"callback" not in body
+
+
 def test_tunnels_are_refused(service_url: str) -> None:
     with connect(service_url) as connection:
         connection.sendall(b"CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\n\r\nhello")

@@ -84,6 +84,8 @@ class _Protocol(HttpToolsProtocol):
             return
         self._loose, self._head_open = 0, False
         self._unset_keepalive_if_required()
+        if not self.url.startswith(b"/"):
+            self.url = _rooted(self.url)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -153,3 +155,16 @@ class _Protocol(HttpToolsProtocol):
         """Tell whether a refusal would land in or after the answer to the very request at fault."""
         cycle = self.cycle
         return cycle is not None and cycle.more_body and cycle.response_started
+
+
+def _rooted(target: bytes) -> bytes:
+    """Return an absolute target with "/" where its path is empty (RFC 9110, 4.2.3).
+
+    Raises:
+        MalformedRequestError: it is no target.
+    """
+    try:
+        parsed = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise MalformedRequestError("the request target is neither a path nor a URL") from None
+    return target if parsed.path else b"/?" + (parsed.query or b"")
