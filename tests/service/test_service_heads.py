@@ -66,7 +66,7 @@ TARGETS = {
     "http://test": (404, "not-found"),
     "http://test?a=b": (404, "not-found"),
     f"http://test{PATH}?a=b": (422, "invalid-option"),
-    "test:80": (400, "malformed-request"),
+    "http://test#a": (400, "malformed-request"),
 }
 
 
