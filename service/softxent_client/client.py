@@ -12,7 +12,7 @@ from httpx_retries import RetryTransport
 from softxent.options import OptionKeywords
 from softxent.results import CrossEntropyResult
 from softxent_client.errors import ServiceUnavailableError
-from softxent_client.messages import Answer, Call, answer
+from softxent_client.messages import RECEIVED, Answer, Call, answer
 from softxent_client.shared import (
     RETRIES,
     TIMEOUT,
@@ -50,7 +50,8 @@ class Client(Shared):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(encoding)
-        retrying = RetryTransport(transport or httpx.HTTPTransport(), retry_policy(retries))
+        whole = _WholeAnswers(transport or httpx.HTTPTransport())
+        retrying = RetryTransport(whole, retry_policy(retries))
         url = service_url(base_url)
         self._http = httpx.Client(base_url=url, timeout=timeout, transport=retrying)
 
@@ -133,14 +134,27 @@ class Client(Shared):
 
     def _send(self, call: Call) -> Answer:
         with connection_errors():
-            response = self._http.send(request(self._http, call), stream=True)
-            try:
-                body = bytearray()
-                for piece in response.iter_raw():
-                    body += piece
-            finally:
-                response.close()
-        return answer(response, body)
+            return answer(self._http.send(request(self._http, call), stream=True))
+
+
+class _WholeAnswers(httpx.BaseTransport):
+    """Reads the body of an answer where the retries see it end too early."""
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        self._transport = transport
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._transport.handle_request(request)
+        body = response.extensions[RECEIVED] = bytearray()
+        try:
+            for piece in response.iter_raw():
+                body += piece
+        finally:
+            response.close()
+        return response
+
+    def close(self) -> None:
+        self._transport.close()
 
 
 class AsyncClient(Shared):
@@ -156,7 +170,8 @@ class AsyncClient(Shared):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(encoding)
-        retrying = RetryTransport(transport or httpx.AsyncHTTPTransport(), retry_policy(retries))
+        whole = _AsyncWholeAnswers(transport or httpx.AsyncHTTPTransport())
+        retrying = RetryTransport(whole, retry_policy(retries))
         url = service_url(base_url)
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=retrying)
 
@@ -228,11 +243,24 @@ class AsyncClient(Shared):
 
     async def _send(self, call: Call) -> Answer:
         with connection_errors():
-            response = await self._http.send(request(self._http, call), stream=True)
-            try:
-                body = bytearray()
-                async for piece in response.aiter_raw():
-                    body += piece
-            finally:
-                await response.aclose()
-        return answer(response, body)
+            return answer(await self._http.send(request(self._http, call), stream=True))
+
+
+class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
+    """Does what `_WholeAnswers` does."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._transport.handle_async_request(request)
+        body = response.extensions[RECEIVED] = bytearray()
+        try:
+            async for piece in response.aiter_raw():
+                body += piece
+        finally:
+            await response.aclose()
+        return response
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()

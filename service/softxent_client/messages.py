@@ -17,6 +17,9 @@ from softxent_client.wire import errors as wire
 PIECE_BYTES = 1 << 20
 """Bytes handed to the transport at once; it copies what a socket did not take, over and over."""
 
+RECEIVED = "softxent_received"
+"""The extension of a response that holds its body; httpx's own would be joined from pieces."""
+
 PROBLEM = "application/problem+json"
 PROBLEM_PREFIX = "urn:softxent:problem:"
 
@@ -80,10 +83,10 @@ def build(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
     return request
 
 
-def answer(response: httpx.Response, body: bytearray) -> Answer:
-    """Return what a response said, `body` being all of its body."""
+def answer(response: httpx.Response) -> Answer:
+    """Return what a response said whose body was received into its extensions."""
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return Answer(response.status_code, content_type, body)
+    return Answer(response.status_code, content_type, response.extensions[RECEIVED])
 
 
 def checked(answer: Answer, content_type: str = "application/json") -> Answer:

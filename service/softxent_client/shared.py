@@ -46,9 +46,10 @@ _NO_RETRY = Retry(total=0)
 def retry_policy(retries: int) -> Retry:
     """Return when a request is sent again, at most `retries` times.
 
-    After connect errors, a connection that the service had closed, 429 and 503, with the service's
-    Retry-After (at most 30 s) or else a growing pause. POST is among the methods because an
-    evaluation changes nothing on the service.
+    After connect errors, a connection that ended before its answer did, 429 and 503, with the
+    service's Retry-After (at most 30 s) or else a growing pause; not after a read time-out, whose
+    evaluation may still run. POST is among the methods because an evaluation changes nothing on
+    the service.
     """
     return Retry(
         total=retries,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 import softxent
 from softxent_service.machine import tell_numba
@@ -52,14 +54,7 @@ def _takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.get_default(call_default_factory=True),
-            annotation=Annotated[
-                field.annotation,
-                typer.Option(
-                    help=field.description,
-                    envvar=ENV_PREFIX + name.upper(),
-                    case_sensitive=False,
-                ),
-            ],
+            annotation=_flag(name, field),
         )
         for name, field in Settings.model_fields.items()
     ]
@@ -69,13 +64,29 @@ def _takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
     return run
 
 
+def _flag(name: str, field: FieldInfo) -> Any:
+    """Return the annotation of one flag; the words of a choice are left to `Settings`."""
+    words = get_args(field.annotation)
+    option = typer.Option(
+        help=field.description,
+        envvar=_variable(name),
+        metavar=f"[{'|'.join(words)}]" if words else None,
+    )
+    return Annotated[str if words else field.annotation, option]
+
+
+def _variable(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
 def _checked(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        flag = "--" + str(first["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(first["msg"], param_hint=flag) from None
+        name = str(first["loc"][0])
+        hint = f"'--{name.replace('_', '-')}' (env var: '{_variable(name)}')"
+        raise typer.BadParameter(first["msg"], param_hint=hint) from None
 
 
 @app.command()
@@ -93,9 +104,13 @@ def serve(settings: Settings) -> None:
 def info(settings: Settings) -> None:
     """Show versions, numerics, threading and limits that hold here."""
     tell_numba(os.environ, settings.threads)
+    from softxent_service.http.readiness import KernelsError
     from softxent_service.report import report
 
-    lines = report(settings)
+    try:
+        lines = report(settings)
+    except KernelsError as error:
+        sys.exit(f"softxent: {error}")
     width = max(map(len, lines))
     for name, value in lines.items():
         typer.echo(f"{name:<{width}}  {value}")

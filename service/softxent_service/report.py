@@ -27,8 +27,7 @@ def report(settings: Settings) -> dict[str, str]:
         "llvmlite": llvmlite.__version__,
         "dtypes": " ".join(LOGITS_DTYPES),
         "tile": f"{softxent.TILE} columns",
-        "threads": str(settings.threads),
         "threading layer": layer,
         "machine code": str(cache_directory()),
-        **{name: str(value) for name, value in vars(settings.limits).items()},
+        **{name: str(value) for name, value in settings.model_dump().items()},
     }

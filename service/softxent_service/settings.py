@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from softxent_client.wire import Limits
@@ -64,9 +64,9 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(
         default=30, ge=0, description="How long a stop waits for requests in progress, in seconds."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe message that is logged."
-    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)
+    ] = Field(default="info", description="Least severe message that is logged.")
 
     @property
     def limits(self) -> Limits:

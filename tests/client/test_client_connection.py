@@ -142,14 +142,14 @@ def hanging_up(*answers: bytes) -> Iterator[str]:
         thread.join()
 
 
-def info(url: str, *, asynchronous: bool) -> dict[str, Any]:
+def info(url: str, *, asynchronous: bool, **given: Any) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(url, **given) as client:
             return await client.info()
 
     if asynchronous:
         return asyncio.run(run())
-    with Client(url) as client:
+    with Client(url, **given) as client:
         return client.info()
 
 
@@ -164,4 +164,22 @@ def test_a_connection_that_ends_without_an_answer_is_replaced(asynchronous: bool
 def test_an_answer_cut_short_is_service_unavailable(announced: int, asynchronous: bool) -> None:
     """Whatever size is announced: memory is taken for the bytes that come."""
     with hanging_up(HEAD % announced + ANSWER) as url, pytest.raises(ServiceUnavailableError):
-        info(url, asynchronous=asynchronous)
+        info(url, asynchronous=asynchronous, retries=0)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_answer_cut_short_is_asked_for_again(asynchronous: bool) -> None:
+    with hanging_up(HEAD % 16 + ANSWER, HEAD % 15 + ANSWER) as url:
+        assert info(url, asynchronous=asynchronous) == {"version": "1"}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_read_that_times_out_is_not_tried_again(asynchronous: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ServiceUnavailableError):
+            info(url, asynchronous=asynchronous, timeout=0.2)
+        silent.settimeout(0.5)
+        silent.accept()[0].close()
+        with pytest.raises(TimeoutError):
+            silent.accept()

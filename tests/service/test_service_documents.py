@@ -163,16 +163,37 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("threads", ["0", "1025"])
 def test_flag_out_of_range_is_named(threads: str) -> None:
-    ended = softxent_command("serve", "--threads", threads)
+    for ended in (
+        softxent_command("serve", "--threads", threads),
+        softxent_command("info", SOFTXENT_THREADS=threads),
+    ):
+        assert ended.returncode == 2
+        assert "'--threads' (env var: 'SOFTXENT_THREADS'): Input should be" in ended.stderr
+
+
+def test_unknown_log_level_is_told_the_known_ones() -> None:
+    ended = softxent_command("serve", "--log-level", "loud")
     assert ended.returncode == 2
-    assert "--threads" in ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "Error: Invalid value for '--log-level' (env var: 'SOFTXENT_LOG_LEVEL'): "
+        "Input should be 'debug', 'info', 'warning' or 'error'"
+    )
+
+
+def test_info_without_kernels_is_one_line() -> None:
+    ended = softxent_command("info", NUMBA_THREADING_LAYER="nonexistent")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("softxent: the kernels cannot be compiled or loaded: ")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_info_shows_what_holds_each_on_one_line() -> None:
     ended = softxent_command("info", SOFTXENT_TENSORS="7", SOFTXENT_LOG_LEVEL="Warning")
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in ended.stdout.splitlines())
-    assert lines["tensors"] == "7"
+    assert set(Settings.model_fields) <= set(lines)
+    assert (lines["tensors"], lines["log_level"]) == ("7", "warning")
+    assert lines["request_head_bytes"] == "65536"
     assert Path(lines["machine"].removeprefix("code").strip()).is_dir()
 
 

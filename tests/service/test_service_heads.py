@@ -62,6 +62,23 @@ def test_offers_one_behind_the_other(service_url: str) -> None:
         assert [read_answer(answers)[0] for _ in range(3)] == [200, 200, 200]
 
 
+TARGETS = {
+    "http://test": (404, "not-found"),
+    "http://test?a=b": (404, "not-found"),
+    f"http://test{PATH}?a=b": (422, "invalid-option"),
+    "http://test#a": (400, "malformed-request"),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_that_are_no_path(service_url: str, target: str) -> None:
+    with connect(service_url) as connection, connection.makefile("rb") as answers:
+        connection.sendall(request(GOOD).replace(PATH.encode(), target.encode()))
+        status, _, body = read_answer(answers)
+    assert (status, slug(body)) == TARGETS[target]
+    assert b"callback" not in body
+
+
 def test_tunnels_are_refused(service_url: str) -> None:
     with connect(service_url) as connection:
         connection.sendall(b"CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\n\r\nhello")
@@ -119,6 +136,38 @@ def test_fault_behind_a_whole_request_leaves_its_answer_whole(
         status, _, body = read_answer(answers)
         assert (status, body) == (200, wanted)
         assert answers.read() == b""
+
+
+CHUNKED = request(b"", "transfer-encoding: chunked").replace(b"content-length: 0\r\n", b"")
+FAULTY_BODIES = {
+    "chunk size": (b"zz\r\n", 400, "malformed-request"),
+    "trailers": (b"0\r\n" + b"x: a\r\n" * 400, 431, "head-too-large"),
+}
+
+
+@pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize("fault", FAULTY_BODIES)
+def test_faulty_body_behind_whole_requests_is_refused_after_their_answers(
+    small_service_url: str, fault: str, before: int
+) -> None:
+    sent, refused, word = FAULTY_BODIES[fault]
+    with connect(small_service_url) as connection, connection.makefile("rb") as answers:
+        connection.sendall(request(GOOD) * before + CHUNKED + sent)
+        assert [read_answer(answers)[0] for _ in range(before)] == [200] * before
+        status, headers, body = read_answer(answers)
+        assert (status, slug(body), headers["connection"]) == (refused, word, "close")
+        assert answers.read() == b""
+
+
+@pytest.mark.parametrize("trailer", ["content-type: text/plain", "content-encoding: gzip"])
+def test_trailers_do_not_change_the_head(service_url: str, trailer: str) -> None:
+    body = b"%x\r\n%s\r\n0\r\n%s\r\n\r\n" % (len(GOOD), GOOD, trailer.encode())
+    with connect(service_url) as connection, connection.makefile("rb") as answers:
+        for cut in (0, len(CHUNKED), len(CHUNKED) + 7):
+            for piece in filter(None, ((CHUNKED + body)[:cut], (CHUNKED + body)[cut:])):
+                connection.sendall(piece)
+                time.sleep(0.03)
+            assert read_answer(answers)[0] == 200
 
 
 def test_head_that_stops_arriving_is_answered_and_closed(small_service_url: str) -> None:

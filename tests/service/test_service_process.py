@@ -88,7 +88,7 @@ def test_signal_while_kernels_are_compiled(
     url = service.url()
     time.sleep(1)
     unready = post(url, GOOD)
-    assert (unready.status_code, unready.headers["retry-after"]) == (503, "1")
+    assert (unready.status_code, unready.headers["retry-after"]) == (503, "5")
     assert slug(unready.content) == "not-ready"
     assert httpx.get(f"{url}/v2/health/ready").status_code == 503
     assert service.end(number) == 0
@@ -98,8 +98,16 @@ def test_signal_while_kernels_are_compiled(
 def test_kernels_that_fail_end_the_service(start: Start) -> None:
     service = start(NUMBA_THREADING_LAYER="nonexistent")
     assert service.process.wait(timeout=120) == 1
-    assert "the kernels cannot be compiled or loaded" in service.log()
-    assert "nonexistent" in service.log()
+    started, failed = service.log().splitlines()
+    assert "softxent on" in started
+    assert "ERROR the kernels cannot be compiled or loaded: ValueError: " in failed
+    assert "nonexistent" in failed
+
+
+def test_traceback_of_kernels_that_fail_is_a_matter_of_debugging(start: Start) -> None:
+    service = start("--log-level=debug", NUMBA_THREADING_LAYER="nonexistent")
+    assert service.process.wait(timeout=120) == 1
+    assert "Traceback" in service.log()
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])

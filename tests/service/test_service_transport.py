@@ -20,6 +20,7 @@ from service_support import (
     connect,
     head,
     post,
+    slug,
     status_and_body,
 )
 
@@ -50,6 +51,22 @@ def test_compressed_body_is_refused(service_url: str, header: str) -> None:
     document = json.loads(body)
     assert (status, document["field"]) == (415, header)
     assert document["type"] == "urn:softxent:problem:unsupported-media-type"
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_content_encoding_that_is_none_is_read(service_url: str, coding: str) -> None:
+    assert post(service_url, GOOD, content_encoding=coding).status_code == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "chunked, gzip"])
+def test_transfer_encoding_that_does_not_end_in_chunked_is_no_request(
+    service_url: str, coding: str
+) -> None:
+    with connect(service_url) as connection:
+        lines = f"\r\ntransfer-encoding: {coding}\r\n\r\n".encode()
+        connection.sendall(head(None).replace(b"\r\n\r\n", lines) + GOOD)
+        status, body = status_and_body(connection)
+    assert (status, slug(body)) == (400, "malformed-request")
 
 
 @pytest.mark.parametrize("second", [JSON, "text/plain"])

@@ -12,8 +12,8 @@ from softxent_service.http.errors import NotAcceptableError, UnsupportedMediaTyp
 
 FORMS = tuple(MEDIA_TYPES)
 
-CODINGS = {b"content-encoding": b"identity", b"transfer-encoding": b"chunked"}
-"""Headers that name how a body is coded, and the one value of each that is read here."""
+CODINGS = {b"content-encoding": (b"identity", b""), b"transfer-encoding": (b"chunked",)}
+"""Headers that name how a body is coded, and what is read here; an empty list is no coding."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             length = value
         elif name == b"accept":
             accept = value if accept is None else accept + b"," + value
-        elif name in CODINGS and value.lower() != CODINGS[name]:
+        elif name in CODINGS and value.lower() not in CODINGS[name]:
             field = name.decode()
             raise UnsupportedMediaTypeError(
                 "compressed bodies are not read here; send it plain", field=field

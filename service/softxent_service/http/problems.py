@@ -34,12 +34,12 @@ STATUSES: dict[type[Exception], int] = {
 FRAMEWORK_SLUGS = {404: "not-found", 405: "method-not-allowed", 500: "internal-error"}
 """What refusals are called that no error class of ours stands for."""
 
-RETRY_AFTER_SECONDS = 1
+RETRY_AFTER_SECONDS = {"not-ready": 5, "draining": 1}
+"""A first start compiles for half a minute; a stop is over, or another service answers, soon."""
 
 _HEADERS: dict[int, dict[str, str]] = {
     # What is left of the body would be taken for the next request.
     408: {"connection": "close"},
-    503: {"retry-after": str(RETRY_AFTER_SECONDS)},
 }
 
 _LONGEST_TEXT = 1000
@@ -85,6 +85,8 @@ def problem(
     # The standard library escapes lone surrogates, which a client's tensor name may hold.
     body = json.dumps({**own, **members}, default=str).encode()
     merged = {**_HEADERS.get(status, {}), **(headers or {})}
+    if slug in RETRY_AFTER_SECONDS:
+        merged["retry-after"] = str(RETRY_AFTER_SECONDS[slug])
     return Response(body, status, headers=merged, media_type=MEDIA_TYPE)
 
 

@@ -13,7 +13,7 @@ from softxent_service.http.errors import (
     HttpError,
     MalformedRequestError,
 )
-from softxent_service.http.problems import whole_answer
+from softxent_service.http.problems import problem_of, whole_answer
 from softxent_service.http.upgrades import head_without_offer
 
 READ_AHEAD_BYTES = 256 << 10
@@ -74,7 +74,9 @@ class _Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_size += len(name) + len(value) + len(b": \r\n")
         self._check_head(self._head_size)
-        super().on_header(name, value)
+        # A trailer may not change what the head says (RFC 9110, 6.5.1), and none is asked for.
+        if self._head_open:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._check_head(self._head_size)
@@ -82,6 +84,8 @@ class _Protocol(HttpToolsProtocol):
             return
         self._loose, self._head_open = 0, False
         self._unset_keepalive_if_required()
+        if not self.url.startswith(b"/"):
+            self.url = _rooted(self.url)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -137,6 +141,11 @@ class _Protocol(HttpToolsProtocol):
             # The request before is whole: its answer comes first, and is the last one.
             cycle.keep_alive = False
             self.flow.pause_reading()
+        elif self.pipeline:
+            # The request at fault is the newest that waits: it is refused when its turn comes.
+            refusal = problem_of(error, {"connection": "close"})
+            self.pipeline[0] = (cycle, refusal)  # type: ignore[assignment]
+            self.flow.pause_reading()
         elif not self.transport.is_closing():
             if not self._answer_begun():
                 self.transport.write(whole_answer(error))
@@ -145,6 +154,17 @@ class _Protocol(HttpToolsProtocol):
     def _answer_begun(self) -> bool:
         """Tell whether a refusal would land in or after the answer to the very request at fault."""
         cycle = self.cycle
-        if cycle is None or not cycle.more_body:
-            return False
-        return cycle.response_started or bool(self.pipeline)
+        return cycle is not None and cycle.more_body and cycle.response_started
+
+
+def _rooted(target: bytes) -> bytes:
+    """Return an absolute target with "/" where its path is empty (RFC 9110, 4.2.3).
+
+    Raises:
+        MalformedRequestError: it is no target.
+    """
+    try:
+        parsed = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise MalformedRequestError("the request target is neither a path nor a URL") from None
+    return target if parsed.path else b"/?" + (parsed.query or b"")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from traceback import format_exception_only
 
 from softxent import CrossEntropyResult
 from softxent_service.http.errors import NotReadyError
 
 Evaluate = Callable[..., CrossEntropyResult]
+
+
+class KernelsError(Exception):
+    """The kernels cannot be compiled or loaded here, in one line."""
 
 
 class Readiness:
@@ -35,14 +40,26 @@ class Readiness:
         return self._evaluate
 
     def warm_up(self) -> None:
-        """Import, compile or load everything; raise what fails."""
+        """Import, compile or load everything.
+
+        Raises:
+            KernelsError: something of it failed.
+        """
         self._evaluate, self.threading_layer = load_kernels()
         self.reason = None
 
 
 def load_kernels() -> tuple[Evaluate, str]:
-    """Return the evaluation with all its kernels, and the threading layer they run on."""
-    from softxent import front
+    """Return the evaluation with all its kernels, and the threading layer they run on.
 
-    front.warm_up()
-    return front.evaluate, str(front.threading_layer())
+    Raises:
+        KernelsError: they cannot be compiled or loaded.
+    """
+    try:
+        from softxent import front
+
+        front.warm_up()
+        return front.evaluate, str(front.threading_layer())
+    except Exception as error:
+        reason = " ".join("".join(format_exception_only(error)).split())
+        raise KernelsError(f"the kernels cannot be compiled or loaded: {reason}") from error

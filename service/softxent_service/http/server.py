@@ -13,7 +13,7 @@ import uvicorn
 
 from softxent_service.http.app import create_app
 from softxent_service.http.protocol import bounded_protocol
-from softxent_service.http.readiness import Readiness
+from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.settings import Settings
 
 logger = logging.getLogger("softxent")
@@ -80,8 +80,9 @@ def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
 def _warm_up(readiness: Readiness, server: uvicorn.Server, threads: int) -> None:
     try:
         readiness.warm_up()
-    except Exception:
-        logger.exception("the kernels cannot be compiled or loaded; the service ends")
+    except KernelsError as error:
+        logger.debug("", exc_info=True)
+        logger.error("%s", error)
         server.should_exit = True
     else:
         logger.info("ready: %d kernel threads on the %s layer", threads, readiness.threading_layer)
