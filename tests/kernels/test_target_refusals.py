@@ -184,7 +184,7 @@ def test_classes_without_rows_cost_nothing() -> None:
 
 def test_a_bucket_out_of_sight_of_the_maximum() -> None:
     logits = np.array([[17.0, 0, 0]], np.float32)
-    result = cross_entropy(
+    result: Any = cross_entropy(
         logits,
         target_indices=[[0]],
         target_log_probabilities=[[math.log(0.25)]],

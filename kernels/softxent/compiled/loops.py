@@ -85,9 +85,7 @@ def evaluate_groups(task, first, last):
         np.empty(FIELDS),
         np.empty(LANES, np.bool_),
     )
-    z, e, fields, taken = (
-        as_span(room[0]), as_span(room[1]), as_span(room[2]), as_span(room[3])
-    )  # fmt: skip
+    z, e, fields, taken = as_span(room[0]), as_span(room[1]), as_span(room[2]), as_span(room[3])
     for group in range(first, last, LANES):
         evaluate_group(task, group, min(LANES, last - group), z, e, fields, taken)
     hold(room)
@@ -144,7 +142,7 @@ def write_ignored(task, row):
 
 
 HALF_ELEMENTS = 32_768
-"""16-bit logits that are decoded at a time, if a row is not longer: 128 KiB of float32."""
+"""16-bit logits decoded at a time, if a row is not longer: 128 KiB of float32."""
 
 
 def evaluate_half_rows(task, inner, first, last, words_out):
