@@ -20,8 +20,8 @@ run: $(READY) ## serve on 127.0.0.1:8000; ARGS="--port 9000" passes flags
 	@exec $(BIN)/softxent serve $(ARGS)
 
 test: $(READY) ## run the tests; ARGS="-k name" passes flags
-	@echo "test: pytest $(ARGS)"
-	@$(BIN)/python -m pytest $(ARGS)
+	@echo "test: compiling kernels on first use, then pytest -n auto $(ARGS)"
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-bits: $(READY) ## compare bits over processor levels and without FMA in libm; takes minutes
 	@echo "test-bits: pytest tests/kernels/bits_on_every_target.py $(ARGS)"

@@ -17,6 +17,14 @@ from softxent_service.settings import available_cores
 tell_numba(os.environ, available_cores())
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile once, before there are workers that would each do it."""
+    if not hasattr(config, "workerinput"):
+        from softxent.front import warm_up
+
+        warm_up()
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
