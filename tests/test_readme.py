@@ -14,8 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
-from softxent import Options
+from softxent import OUTPUTS, Options
 from softxent.errors import OutputBufferError, SoftxentError
+from softxent.evaluations import EVALUATIONS
 from softxent_client.wire import MEDIA_TYPES, safetensors_form
 from softxent_client.wire.errors import WireError
 from softxent_service.http.app import create_app
@@ -136,3 +137,12 @@ def test_the_byte_table_describes_a_request(service_url: str, padding: int) -> N
 def test_media_types_are_named() -> None:
     assert all(name in README for name in MEDIA_TYPES)
     assert safetensors_form is MEDIA_TYPES["application/vnd.safetensors"]
+
+
+def test_every_output_is_explained() -> None:
+    assert tuple(row[0] for row in table("output")) == OUTPUTS
+
+
+def test_every_tensor_is_explained() -> None:
+    known = dict.fromkeys(name for e in EVALUATIONS.values() for name in e.tensors)
+    assert [row[0] for row in table("tensor")] == list(known)

@@ -19,12 +19,19 @@ from softxent.errors import (
     TensorError,
     WeightError,
 )
-from softxent.options import OUTPUTS, Options
+from softxent.evaluations import OUTPUTS
+from softxent.options import Options
 from softxent.results import CrossEntropyResult
 
 if TYPE_CHECKING:
     from softxent.explanation import Explanation, explain
-    from softxent.front import cross_entropy
+    from softxent.front import (
+        cross_entropy,
+        hessian_vector_product,
+        log_softmax,
+        logsumexp,
+        softmax,
+    )
 
 __version__ = "0.1.0"
 
@@ -54,10 +61,18 @@ __all__ = [
     "__version__",
     "cross_entropy",
     "explain",
+    "hessian_vector_product",
+    "log_softmax",
+    "logsumexp",
+    "softmax",
 ]
 
 _LAZY = {
     "cross_entropy": "softxent.front",
+    "hessian_vector_product": "softxent.front",
+    "log_softmax": "softxent.front",
+    "logsumexp": "softxent.front",
+    "softmax": "softxent.front",
     "explain": "softxent.explanation",
     "Explanation": "softxent.explanation",
 }

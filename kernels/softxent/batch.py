@@ -5,29 +5,28 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from softxent.errors import LabelError, TensorError, WeightError, named_rows
+from softxent.evaluations import CROSS_ENTROPY, PRODUCT, Evaluation
+from softxent.option_values import DTYPES
 from softxent.results import Floats
 
-TENSORS = (
+PER_ROW = (
     "logits",
     "labels",
     "target_probabilities",
     "target_indices",
     "target_log_probabilities",
-    "class_weights",
     "row_weights",
     "class_mask",
+    "vectors",
 )
-"""The tensors of a batch: logits, at least one target, and what may stand beside them."""
-
-DTYPES = ("float64", "float32", "float16", "bfloat16")
-"""What logits may be; bfloat16 is the dtype of the package ml_dtypes."""
+"""The tensors that are cut with the rows; of class masks those of two dimensions."""
 
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 _NONE = np.empty(0)
@@ -50,6 +49,7 @@ class Batch:
         class_weights: [C] float64, or empty where every class weighs 1.
         row_weights: [N] float64, or empty where every row weighs 1.
         class_mask: uint8 [C], the same for every row, or [N, C]; 0 where a class takes no part.
+        vectors: [N, C] in the dtype of computation.
         kinds: which targets were given: "labels", "target_probabilities", "target_indices".
         leading: the shape that [N] stands for.
     """
@@ -62,6 +62,7 @@ class Batch:
     class_weights: npt.NDArray[np.float64]
     row_weights: npt.NDArray[np.float64]
     class_mask: npt.NDArray[np.uint8]
+    vectors: Floats
     kinds: frozenset[str]
     leading: tuple[int, ...]
 
@@ -70,15 +71,24 @@ class Batch:
         """Return N."""
         return len(self.logits)
 
+    def part(self, rows: slice) -> Batch:
+        """Return some rows, as a batch of [n, C]."""
+        cut = {
+            name: array[rows]
+            for name in PER_ROW
+            if (array := getattr(self, name)).size and (name != "class_mask" or array.ndim == 2)
+        }
+        return replace(self, **cut, leading=(rows.stop - rows.start,))
+
     @property
     def is_half(self) -> bool:
         """Whether logits have 16 bits and are computed in float32."""
         return self.logits.dtype.itemsize == 2
 
     @property
-    def row_dtype(self) -> np.dtype[Any]:
-        """Return the dtype of results that have one value a row, which is that of computation."""
-        return _FLOAT64 if self.logits.dtype == _FLOAT64 else _FLOAT32
+    def computed(self) -> np.dtype[Any]:
+        """Return the dtype of computation, which results of one value a row have."""
+        return computed_dtype(self.logits.dtype)
 
     @property
     def is_soft(self) -> bool:
@@ -86,14 +96,16 @@ class Batch:
         return self.kinds != {"labels"}
 
 
-def check_batch(tensors: Mapping[str, Any]) -> Batch:
+def check_batch(tensors: Mapping[str, Any], evaluation: Evaluation = CROSS_ENTROPY) -> Batch:
     """Check and normalise the tensors of a batch.
 
     Args:
         tensors: array-likes by name. `logits` [..., C]; a target: `labels` [...],
             `target_probabilities` [..., C], or `target_indices` and `target_log_probabilities`
             [..., K], or labels and one of the others; optionally `class_weights` [C],
-            `row_weights` [...] and `class_mask` [C] or [..., C]. None counts as absent.
+            `row_weights` [...] and `class_mask` [C] or [..., C]; `vectors` [..., C] for a
+            Hessian-vector product. None counts as absent.
+        evaluation: says which of them there may be.
 
     Raises:
         TensorError: a tensor is missing or unknown, or has the wrong dtype or shape.
@@ -101,32 +113,35 @@ def check_batch(tensors: Mapping[str, Any]) -> Batch:
         WeightError: a class weight is negative or not finite.
     """
     for name in tensors:
-        if name not in TENSORS:
-            known = ", ".join(TENSORS)
+        if name not in evaluation.tensors:
+            known = ", ".join(evaluation.tensors)
             raise TensorError(f"unknown tensor {name!r}; known are {known}", field=name)
     given = {name: value for name, value in tensors.items() if value is not None}
     if "logits" not in given:
         raise TensorError("logits is required", field="logits")
+    if evaluation.name == PRODUCT and "vectors" not in given:
+        raise TensorError("vectors is required", field="vectors")
     logits = _logits(given["logits"])
     leading, classes = logits.shape[:-1], logits.shape[-1]
     indices, log_probabilities = _top_k(given, leading)
     return Batch(
         logits=logits.reshape(math.prod(leading), classes),
         labels=_labels(given["labels"], leading) if "labels" in given else _NO_INTEGERS,
-        target_probabilities=_probabilities(given, logits),
+        target_probabilities=_per_logit("target_probabilities", given, logits),
         target_indices=indices,
         target_log_probabilities=log_probabilities,
         class_weights=_class_weights(given, classes),
         row_weights=_weights("row_weights", given, leading),
         class_mask=_mask(given, logits.shape),
-        kinds=_kinds(given),
+        vectors=_vectors(given, logits),
+        kinds=_kinds(given, evaluation),
         leading=leading,
     )
 
 
-def _kinds(given: Mapping[str, Any]) -> frozenset[str]:
+def _kinds(given: Mapping[str, Any], evaluation: Evaluation) -> frozenset[str]:
     kinds = frozenset(given) & {"labels", "target_probabilities", "target_indices"}
-    if not kinds:
+    if not kinds and evaluation.has_target:
         raise TensorError(
             "a target is required: labels, target_probabilities, or target_indices with"
             " target_log_probabilities",
@@ -192,18 +207,22 @@ def _reals(name: str, value: Any) -> npt.NDArray[Any]:
     return reals
 
 
-def _probabilities(given: Mapping[str, Any], logits: Floats) -> Floats:
-    name = "target_probabilities"
-    computed = np.float64 if logits.dtype == np.float64 else np.float32
+def _per_logit(name: str, given: Mapping[str, Any], logits: Floats) -> Floats:
+    """Return values in the dtype of computation; those of 16-bit logits' own dtype as they are."""
+    computed = computed_dtype(logits.dtype)
     if name not in given:
         return np.empty(0, computed)
-    probabilities = _reals(name, given[name])
-    _check_shape(name, probabilities.shape, logits.shape)
-    same_half = probabilities.dtype == logits.dtype and logits.dtype.itemsize == 2
+    values = _reals(name, given[name])
+    _check_shape(name, values.shape, logits.shape)
+    same_half = values.dtype == logits.dtype and logits.dtype.itemsize == 2
     # What float32 cannot hold becomes infinite and is refused by row, as any infinity is.
     with np.errstate(over="ignore"):
-        flat = np.ascontiguousarray(probabilities, logits.dtype if same_half else computed)
+        flat = np.ascontiguousarray(values, logits.dtype if same_half else computed)
     return flat.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])
+
+
+def _vectors(given: Mapping[str, Any], logits: Floats) -> Floats:
+    return _per_logit("vectors", given, logits).astype(computed_dtype(logits.dtype), copy=False)
 
 
 def _top_k(
@@ -294,6 +313,11 @@ def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -
         raise TensorError(
             f"{name} has shape {list(shape)}; the logits ask for {list(expected)}", field=name
         )
+
+
+def computed_dtype(logits: np.dtype[Any]) -> np.dtype[Any]:
+    """Return what logits of a dtype are computed in."""
+    return _FLOAT64 if logits == _FLOAT64 else _FLOAT32
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from softxent.batch import Batch
 from softxent.errors import OptionError, TensorError
+from softxent.evaluations import PRODUCT
 from softxent.options import Options
 
 
@@ -29,6 +30,7 @@ def refuse_illegal(batch: Batch, options: Options) -> None:
         raise OptionError("tail applies only to top-k targets", field="tail")
     if options.tail == "bucket":
         _refuse_beside_bucket(batch, options)
+    _refuse_outputs(batch, options)
 
 
 def _refuse_beside_bucket(batch: Batch, options: Options) -> None:
@@ -36,3 +38,11 @@ def _refuse_beside_bucket(batch: Batch, options: Options) -> None:
         raise OptionError("label_smoothing does not go with tail=bucket", field="label_smoothing")
     if batch.class_weights.size:
         raise TensorError("class_weights do not go with tail=bucket", field="class_weights")
+
+
+def _refuse_outputs(batch: Batch, options: Options) -> None:
+    for name in options.outputs:
+        if name in ("correct", "rank") and "labels" not in batch.kinds:
+            raise OptionError(f"{name} is asked for without labels", field=name)
+        if name in ("hessian_diagonal", PRODUCT) and options.softcap is not None:
+            raise OptionError(f"{name} does not go with a softcap", field=name)

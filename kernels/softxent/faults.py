@@ -46,6 +46,7 @@ _TEXTS: dict[int, tuple[type[RowsError], str, str]] = {
         "target_log_probabilities",
         "the probabilities of target_log_probabilities add up to more than 1 + 2^-7",
     ),
+    checks.VECTOR: (RowsError, "vectors", "vectors must be finite"),
 }
 
 
@@ -75,6 +76,8 @@ def _value(batch: Batch, code: int, row: int) -> Any:
     if code == checks.PROBABILITY:
         row_values = batch.target_probabilities[row].astype(np.float64)
         return _first(row_values, lambda p: ~((p >= 0) & (p < np.inf)))
+    if code == checks.VECTOR:
+        return _first(batch.vectors[row], lambda v: ~np.isfinite(v))
     indices, logs = batch.target_indices[row], batch.target_log_probabilities[row]
     named, classes = indices != -1, batch.logits.shape[1]
     if code == checks.INDEX_RANGE:

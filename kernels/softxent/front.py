@@ -15,21 +15,27 @@ from softxent.compiled import threading
 from softxent.compiled.ahead import compile_all
 from softxent.compiled.checks import weight_loop
 from softxent.compiled.exact_sum import WORDS, all_finite, total
-from softxent.compiled.loops import row_loop
 from softxent.errors import NonFiniteError, OptionError, named_rows
+from softxent.evaluations import (
+    CROSS_ENTROPY,
+    HESSIAN_VECTOR_PRODUCT,
+    PRODUCT,
+    SOFTMAX,
+    Evaluation,
+    given_tensors,
+)
 from softxent.faults import refuse
-from softxent.options import OptionKeywords, Options
-from softxent.output_buffers import Outputs, bits_of, prepare_outputs
+from softxent.options import (
+    OptionKeywords,
+    Options,
+    SoftmaxKeywords,
+    check_outputs,
+)
+from softxent.output_buffers import flat_bits, prepare_outputs
 from softxent.reduction import mean_divisor, reduced_loss
-from softxent.results import CrossEntropyResult
-from softxent.tasks import ignored, is_transformed, make_task
-
-PARALLEL_ELEMENTS = 32_768
-"""Batches of fewer logits take the serial loop: entering a parallel one costs about as much as
-evaluating this many (10 to 20 microseconds)."""
-
-BLOCKS_A_THREAD = 16
-"""Blocks of rows for each thread, so that a thread that is held up does not hold up the rest."""
+from softxent.results import CrossEntropyResult, Floats
+from softxent.running import PARALLEL_ELEMENTS, run
+from softxent.tasks import ignored
 
 _NONE = np.empty(0)
 _NO_PATTERNS = np.empty(0, np.uint16)
@@ -82,40 +88,142 @@ def cross_entropy(
             holds is then undefined.
         EmptyReductionError: the mean divides by 0 and `empty` is "error".
     """
-    tensors = {
-        "logits": logits,
-        "labels": labels,
-        "target_probabilities": target_probabilities,
-        "target_indices": target_indices,
-        "target_log_probabilities": target_log_probabilities,
-        "class_weights": class_weights,
-        "row_weights": row_weights,
-        "class_mask": class_mask,
-    }
-    return evaluate(tensors, Options.from_keywords(options), out=out, num_threads=num_threads)
+    tensors = given_tensors(locals(), CROSS_ENTROPY)
+    checked = Options.from_keywords(options)
+    return CrossEntropyResult(**evaluate(tensors, checked, out=out, num_threads=num_threads))
+
+
+def softmax(
+    logits: npt.ArrayLike,
+    *,
+    class_mask: npt.ArrayLike | None = None,
+    out: npt.NDArray[Any] | None = None,
+    num_threads: int | None = None,
+    **options: Unpack[SoftmaxKeywords],
+) -> Floats:
+    """Return exp(z_j) / sum_k exp(z_k) of each row of logits.
+
+    Args:
+        logits: [..., C], as `cross_entropy` takes them.
+        class_mask: [C] or [..., C] booleans; a class where it is false has probability 0.
+        out: the caller's C-contiguous array for the result; `out=logits` evaluates in place.
+        num_threads: at most this many threads; None: numba's own number.
+        **options: `softcap`, `temperature`, `non_finite`, `output_dtype` of `Options`.
+
+    Returns:
+        [..., C] in the output dtype.
+
+    Raises:
+        As `cross_entropy`; NonFiniteError where the log-normaliser of a row is not finite.
+    """
+    return _softmax("probabilities", locals())
+
+
+def log_softmax(
+    logits: npt.ArrayLike,
+    *,
+    class_mask: npt.ArrayLike | None = None,
+    out: npt.NDArray[Any] | None = None,
+    num_threads: int | None = None,
+    **options: Unpack[SoftmaxKeywords],
+) -> Floats:
+    """Return the logarithm of `softmax`, for the same arguments; -inf where a class is masked."""
+    return _softmax("log_probabilities", locals())
+
+
+def logsumexp(
+    logits: npt.ArrayLike,
+    *,
+    class_mask: npt.ArrayLike | None = None,
+    out: npt.NDArray[Any] | None = None,
+    num_threads: int | None = None,
+    **options: Unpack[SoftmaxKeywords],
+) -> Floats:
+    """Return log sum_k exp(z_k) of each row, [...], for the arguments of `softmax`.
+
+    It is float64 for float64 logits, else float32.
+    """
+    return _softmax("log_normalizer", locals())
+
+
+def hessian_vector_product(
+    logits: npt.ArrayLike,
+    vectors: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    target_probabilities: npt.ArrayLike | None = None,
+    target_indices: npt.ArrayLike | None = None,
+    target_log_probabilities: npt.ArrayLike | None = None,
+    class_weights: npt.ArrayLike | None = None,
+    row_weights: npt.ArrayLike | None = None,
+    class_mask: npt.ArrayLike | None = None,
+    out: npt.NDArray[Any] | None = None,
+    num_threads: int | None = None,
+    **options: Unpack[OptionKeywords],
+) -> Floats:
+    """Return the Hessian of each row's loss by its logits, times a vector.
+
+    For a plain target it is T p_j (v_j - p.v) / temperature^2, with `cross_entropy`'s weights,
+    scale and divisor; derivation: docs/derivation.md.
+
+    Args:
+        logits: [..., C], and all else but what follows, as `cross_entropy` takes them.
+        vectors: [..., C], finite; those of masked classes and ignored rows are not read.
+        out: the caller's C-contiguous array for the result.
+        **options: fields of `Options` but `outputs`; not `softcap`.
+
+    Returns:
+        [..., C] in the output dtype.
+
+    Raises:
+        As `cross_entropy`; RowsError where a vector is not finite.
+    """
+    tensors = given_tensors(locals(), HESSIAN_VECTOR_PRODUCT)
+    checked = Options.for_output(PRODUCT, options, HESSIAN_VECTOR_PRODUCT)
+    buffers = {} if out is None else {PRODUCT: out}
+    results = evaluate(
+        tensors, checked, HESSIAN_VECTOR_PRODUCT, out=buffers, num_threads=num_threads
+    )
+    product: Floats = results[PRODUCT]
+    return product
+
+
+def _softmax(output: str, given: Mapping[str, Any]) -> Floats:
+    """Return one output of `SOFTMAX` for the arguments of `softmax`."""
+    checked = Options.for_output(output, given["options"], SOFTMAX)
+    buffers = {} if given["out"] is None else {output: given["out"]}
+    tensors = given_tensors(given, SOFTMAX)
+    results = evaluate(tensors, checked, SOFTMAX, out=buffers, num_threads=given["num_threads"])
+    array: Floats = results[output]
+    return array
 
 
 def evaluate(
     tensors: Mapping[str, Any],
     options: Options,
+    evaluation: Evaluation = CROSS_ENTROPY,
     *,
     out: Mapping[str, npt.NDArray[Any]] | None = None,
     num_threads: int | None = None,
-) -> CrossEntropyResult:
-    """Do `cross_entropy` for tensors by name and options in one record."""
+) -> dict[str, Any]:
+    """Evaluate tensors by name and options in one record; return outputs and sums by name."""
     threads = _threads(num_threads)
-    batch = check_batch(tensors)
+    check_outputs(options, evaluation)
+    batch = check_batch(tensors, evaluation)
     refuse_illegal(batch, options)
-    outputs = prepare_outputs(batch, options, out or {}, tensors)
+    arrays = prepare_outputs(batch, options, out or {}, tensors)
     count, weight_sum = _weigh(batch, options)
     divisor = mean_divisor(options, weight_sum, count)
-    sums = _run(batch, options, divisor or math.inf, outputs, threads)
+    sums = run(batch, options, divisor or math.inf, arrays, threads)
     if options.non_finite == "error" and not all_finite(sums):
-        _refuse_non_finite(outputs.loss)
+        _refuse_non_finite(arrays["loss"])
     loss_sum = total(sums)
-    return outputs.result(
-        options, reduced_loss(options, loss_sum, divisor), loss_sum, weight_sum, count
-    )
+    results: dict[str, Any] = {name: arrays[name] for name in options.outputs}
+    if "loss" in results and options.reduction != "none":
+        results["loss"] = reduced_loss(options, loss_sum, divisor)
+    if evaluation.has_sums:
+        results |= {"loss_sum": loss_sum, "weight_sum": weight_sum, "count": count}
+    return results
 
 
 def _threads(num_threads: int | None) -> int:
@@ -135,7 +243,7 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
     words = np.zeros(WORDS, np.int64)
     faults = np.zeros(batch.rows, np.uint8)
     targets = batch.target_probabilities
-    stores, computed = targets.dtype.itemsize == 2, batch.row_dtype
+    stores, computed = targets.dtype.itemsize == 2, batch.computed
     # With a soft target rows weigh what `row_weights` says, whatever their classes.
     class_weights = _NONE if batch.is_soft else batch.class_weights
     count = weight_loop(dtype_name(computed))(
@@ -146,10 +254,11 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
         batch.row_weights,
         class_weights,
         np.empty(0, computed) if stores else targets.reshape(-1),
-        bits_of(targets) if stores else _NO_PATTERNS,
+        flat_bits(targets) if stores else _NO_PATTERNS,
         0x7F80 if dtype_name(targets.dtype) == "bfloat16" else 0x7C00,
         batch.target_indices.reshape(-1),
         batch.target_log_probabilities.reshape(-1),
+        batch.vectors.reshape(-1),
         batch.class_mask.reshape(-1),
         batch.class_mask.ndim == 2,
         *ignored(options),
@@ -160,25 +269,6 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
         refuse(batch, options, faults)
     weighted = batch.row_weights.size or class_weights.size
     return count, total(words) if weighted else float(count)
-
-
-def _run(
-    batch: Batch, options: Options, divisor: float, outputs: Outputs, threads: int
-) -> npt.NDArray[np.int64]:
-    """Run the row loop; return the accumulator of the losses."""
-    parallel = threads > 1 and batch.rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
-    blocks = min(batch.rows, threads * BLOCKS_A_THREAD) if parallel else min(batch.rows, 1)
-    sums = np.zeros((blocks, WORDS), np.int64)
-    kind = "half" if batch.is_half else dtype_name(batch.logits.dtype)
-    loop = row_loop(kind, transformed=is_transformed(batch, options), parallel=parallel)
-    task = make_task(batch, options, divisor, outputs)
-    if parallel:
-        with threading.parallel_loop(threads):
-            loop(task, batch.rows, sums)
-    else:
-        loop(task, batch.rows, sums)
-    merged: npt.NDArray[np.int64] = sums[0] if blocks == 1 else sums.sum(axis=0)
-    return merged
 
 
 def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:

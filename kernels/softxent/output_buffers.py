@@ -3,63 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from softxent.batch import Batch
-from softxent.errors import OutputBufferError
+from softxent.batch import Batch, dtype_name
+from softxent.errors import OptionError, OutputBufferError
+from softxent.evaluations import IN_PLACE, INTEGERS, PER_LOGIT
 from softxent.options import Options
-from softxent.results import CrossEntropyResult, Floats
+from softxent.results import Arrays
 
 
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """Arrays for the results of one batch, in the shapes that are returned; None is not wanted."""
+def stored_dtype(batch: Batch, options: Options) -> np.dtype[Any]:
+    """Return the dtype of outputs of one value a logit.
 
-    loss: Floats
-    gradient: Floats | None
-    log_normalizer: Floats | None
-    probabilities: Floats | None
-
-    def flat(self, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], ...]:
-        """Return loss, gradient, log-normaliser and probabilities flat; empty is not wanted.
-
-        `dtype` is the logits'. Arrays of 16 bits are views of their bits as uint16, because
-        compiled code has no such floats.
-        """
-        loss = self.loss.reshape(-1)
-        return (
-            loss,
-            bits_of(loss[:0].astype(dtype) if self.gradient is None else self.gradient),
-            loss[:0] if self.log_normalizer is None else self.log_normalizer.reshape(-1),
-            bits_of(loss[:0].astype(dtype) if self.probabilities is None else self.probabilities),
-        )
-
-    def result(
-        self, options: Options, reduced: float, loss_sum: float, weight_sum: float, count: int
-    ) -> CrossEntropyResult:
-        """Return the result: what was asked for, and the sums."""
-        loss: Floats | float | None = None
-        if "loss" in options.outputs:
-            loss = self.loss if options.reduction == "none" else reduced
-        return CrossEntropyResult(
-            loss=loss,
-            gradient=self.gradient,
-            log_normalizer=self.log_normalizer,
-            probabilities=self.probabilities,
-            loss_sum=loss_sum,
-            weight_sum=weight_sum,
-            count=count,
-        )
+    Raises:
+        OptionError: it is bfloat16, and the package ml_dtypes is not installed.
+    """
+    if options.output_dtype in (None, dtype_name(batch.logits.dtype)):
+        return batch.logits.dtype
+    if options.output_dtype == "bfloat16":
+        try:
+            import ml_dtypes  # noqa: F401 - gives NumPy the name
+        except ImportError:
+            raise OptionError(
+                "output_dtype=bfloat16 needs the package ml_dtypes", field="output_dtype"
+            ) from None
+    return np.dtype(str(options.output_dtype))
 
 
-def bits_of(array: Floats) -> npt.NDArray[Any]:
-    """Return an array flat, as uint16 where its floats have 16 bits."""
-    flat = array.reshape(-1)
-    return flat.view(np.uint16) if flat.dtype.itemsize == 2 else flat
+def form_of(
+    name: str, batch: Batch, stored: np.dtype[Any]
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of an output of a batch."""
+    if name in PER_LOGIT:
+        return (*batch.leading, batch.logits.shape[1]), stored
+    return batch.leading, np.dtype(INTEGERS[name]) if name in INTEGERS else batch.computed
 
 
 def prepare_outputs(
@@ -67,32 +47,40 @@ def prepare_outputs(
     options: Options,
     out: Mapping[str, npt.NDArray[Any]],
     tensors: Mapping[str, Any],
-) -> Outputs:
-    """Check the caller's buffers and allocate the others; `tensors` are what `batch` came from.
+) -> Arrays:
+    """Check the caller's buffers and allocate the others; the loss is always among them.
+
+    `tensors` are what `batch` came from.
 
     Raises:
+        OptionError: the output dtype is not there.
         OutputBufferError: a buffer is not asked for, has the wrong dtype, shape or strides, is
             read-only, or overlaps an input (other than being the logits) or another buffer.
     """
-    per_row = (batch.leading, batch.row_dtype)
-    per_logit = ((*batch.leading, batch.logits.shape[1]), batch.logits.dtype)
-    forms = {
-        "loss": per_row,
-        "gradient": per_logit,
-        "log_normalizer": per_row,
-        "probabilities": per_logit,
-    }
+    stored = stored_dtype(batch, options)
     _refuse_unasked(options, out)
-    arrays: dict[str, Floats | None] = dict.fromkeys(forms)
-    for name, (shape, dtype) in forms.items():
+    arrays: Arrays = {}
+    for name in options.outputs if "loss" in options.outputs else ("loss", *options.outputs):
+        shape, dtype = form_of(name, batch, stored)
         if name in out:
             _check_buffer(name, out[name], shape, dtype)
             arrays[name] = out[name]
-        elif name in options.outputs or name == "loss":
+        else:
             arrays[name] = np.empty(shape, dtype)
     if out:
         _refuse_overlaps(batch, out, tensors)
-    return Outputs(**arrays)  # type: ignore[arg-type]
+    return arrays
+
+
+def flat_bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array flat; floats of 16 bits and booleans as the unsigned integers they are.
+
+    Compiled code has no such floats, and writes booleans as bytes.
+    """
+    flat = array.reshape(-1)
+    if flat.dtype.itemsize == 2:
+        return flat.view(np.uint16)
+    return flat.view(np.uint8) if flat.dtype == np.bool_ else flat
 
 
 def _refuse_unasked(options: Options, out: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -130,10 +118,11 @@ def _refuse_overlaps(
     names = list(out)
     for i, name in enumerate(names):
         for other, array in tensors.items():
-            may_replace = other == "logits" and name in ("gradient", "probabilities")
-            in_place = may_replace and out[name].ctypes.data == batch.logits.ctypes.data
+            may_replace = other == "logits" and name in IN_PLACE
+            same = out[name].dtype == batch.logits.dtype
+            in_place = same and out[name].ctypes.data == batch.logits.ctypes.data
             overlaps = isinstance(array, np.ndarray) and np.may_share_memory(out[name], array)
-            if overlaps and not in_place:
+            if overlaps and not (may_replace and in_place):
                 raise OutputBufferError(f"out[{name!r}] overlaps {other}", field=name)
         for other in names[:i]:
             if np.may_share_memory(out[name], out[other]):

@@ -14,8 +14,10 @@ import numpy.typing as npt
 from softxent import TILE
 from softxent.batch import Batch, dtype_name, tile_sizes
 from softxent.compiled.task import BUCKET, NO_TAIL, RENORMALIZE, Task
+from softxent.evaluations import INTEGERS, OUTPUTS, PER_LOGIT
 from softxent.options import Options
-from softxent.output_buffers import Outputs, bits_of
+from softxent.output_buffers import flat_bits
+from softxent.results import Arrays
 
 Weights = npt.NDArray[np.float64]
 
@@ -24,34 +26,42 @@ _NONE = np.empty(0)
 _NO_PATTERNS = np.empty(0, np.uint16)
 
 
-def is_transformed(batch: Batch, options: Options) -> bool:
-    """Whether anything stands between the logits and the softmax, or needs a copy of a row."""
-    return (
+MAIN = ("loss", "gradient", "log_normalizer", "probabilities")
+"""The outputs of the loop that reads logits once; all others are read off them before it."""
+
+
+def form_of_rows(batch: Batch, options: Options) -> str:
+    """Return which form of the main loop a batch takes.
+
+    "transformed" where anything stands between the logits and the softmax, or needs a copy of a
+    row.
+    """
+    transformed = (
         batch.class_mask.size > 0
         or options.softcap is not None
         or options.temperature != 1.0
         or options.tail == "bucket"
     )
+    return "transformed" if transformed else "plain"
 
 
-def make_task(batch: Batch, options: Options, divisor: float, outputs: Outputs) -> Task:
-    """Return the task of evaluating a batch; mean losses and gradients are divided by `divisor`."""
+def make_task(batch: Batch, options: Options, divisor: float, arrays: Arrays) -> Task:
+    """Return the task of writing `arrays`; losses and derivatives are divided by `divisor`."""
     masks_rows = batch.class_mask.ndim == 2
     spread = _spread(batch, options)
     ignores, ignore_index = ignored(options)
-    inverse, inverse_low = _inverse(options.temperature, batch.row_dtype)
+    inverse, inverse_low = _inverse(options.temperature, batch.computed)
     stores = batch.target_probabilities.dtype.itemsize == 2
-    loss, gradient, log_normalizer, probabilities = outputs.flat(batch.logits.dtype)
     return Task(
-        logits=bits_of(batch.logits),
+        logits=flat_bits(batch.logits),
         bfloat16=dtype_name(batch.logits.dtype) == "bfloat16",
         labels=batch.labels,
         row_weights=batch.row_weights,
         class_weights=spread.class_weights,
         other_weights=spread.other_weights,
         tile_weights=spread.tile_weights,
-        target=loss[:0] if stores else batch.target_probabilities.reshape(-1),
-        stored_target=bits_of(batch.target_probabilities) if stores else _NO_PATTERNS,
+        target=np.empty(0, batch.computed) if stores else batch.target_probabilities.reshape(-1),
+        stored_target=flat_bits(batch.target_probabilities) if stores else _NO_PATTERNS,
         target_indices=batch.target_indices.reshape(-1),
         target_log_probabilities=batch.target_log_probabilities.reshape(-1),
         mask=batch.class_mask.reshape(-1),
@@ -71,11 +81,25 @@ def make_task(batch: Batch, options: Options, divisor: float, outputs: Outputs) 
         inverse_low=inverse_low,
         scale=options.scale,
         divisor=divisor,
-        loss_out=loss,
-        gradient_out=gradient,
-        log_normalizer_out=log_normalizer,
-        probabilities_out=probabilities,
+        vectors=batch.vectors.reshape(-1),
+        **_outputs(batch, arrays),
     )
+
+
+def _outputs(batch: Batch, arrays: Arrays) -> dict[str, Any]:
+    """Return the fields of a task that are written, empty where an output is not wanted."""
+    return {
+        f"{name}_out": flat_bits(arrays[name]) if name in arrays else empty
+        for name, empty in _empties(batch.logits.dtype, batch.computed).items()
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _empties(stored: np.dtype[Any], computed: np.dtype[Any]) -> Arrays:
+    """Return an empty array for each output."""
+    dtypes = {name: INTEGERS.get(name, computed) for name in OUTPUTS}
+    dtypes |= dict.fromkeys(PER_LOGIT, stored)
+    return {name: flat_bits(np.empty(0, dtype)) for name, dtype in dtypes.items()}
 
 
 def ignored(options: Options) -> tuple[bool, int]:

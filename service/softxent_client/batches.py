@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,9 @@ import numpy.typing as npt
 from softxent.batch import Batch, check_batch, refuse_bad_labels, refuse_bad_weights
 from softxent.combinations import refuse_illegal
 from softxent.errors import RowsError, SoftxentError
-from softxent.options import OUTPUTS, Options
+from softxent.evaluations import PER_LOGIT, PRODUCT, Evaluation
+from softxent.options import Options
 from softxent.reduction import mean_divisor, reduced_loss
-from softxent.results import CrossEntropyResult
 from softxent_client.errors import ServiceError
 from softxent_client.messages import Answer, Body, Call, checked
 from softxent_client.wire import (
@@ -29,31 +29,40 @@ from softxent_client.wire import (
     RESPONSE,
     LimitExceededError,
     Limits,
-    result_from_tensors,
+    results_of,
 )
 
 ASK_LIMIT_BYTES = 1 << 20
 """Bodies up to this size are sent without asking what the service's limit is: a refusal tells it,
 and costs at most so many bytes. Before larger ones one small GET is cheaper."""
 
-CROSS_ENTROPY = "/v1/cross_entropy"
+DERIVATIVES = ("gradient", "hessian_diagonal", PRODUCT)
+"""What is divided as a mean of the loss is."""
 
 Array = npt.NDArray[Any]
-Steps = Generator[Call, Answer, CrossEntropyResult]
+Results = dict[str, Any]
+Steps = Generator[Call, Answer, Results]
 
 _ANY_SIZE = Limits(binary_bytes=1 << 62, json_bytes=1 << 62)
 
 
-def prepare(tensors: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Batch, Options]:
+class Request(NamedTuple):
+    """A checked call."""
+
+    evaluation: Evaluation
+    batch: Batch
+    options: Options
+
+
+def prepare(evaluation: Evaluation, tensors: Mapping[str, Any], options: Options) -> Request:
     """Check a call before anything is sent, as the library would.
 
     Raises:
         OptionError, TensorError, LabelError, WeightError: what was passed is refused.
     """
-    checked = Options.from_keywords(options)
-    batch = check_batch(tensors)
-    refuse_illegal(batch, checked)
-    return batch, checked
+    batch = check_batch(tensors, evaluation)
+    refuse_illegal(batch, options)
+    return Request(evaluation, batch, options)
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,10 @@ class Form:
     media_type: str
     limit_name: str
 
-    def body(self, batch: Batch, rows: slice) -> Body:
-        """Return the request's body for some rows of a batch."""
-        tensors = {name: getattr(batch, name)[rows] for name in _per_row(batch)}
+    def body(self, request: Request, rows: slice) -> Body:
+        """Return the request's body for some rows of its batch."""
+        batch = request.batch
+        tensors = {name: getattr(batch, name)[rows] for name in _per_row(request)}
         # No rows are [0, 0] in JSON, which nothing that has one value a class fits.
         if batch.rows:
             tensors |= {name: getattr(batch, name) for name in _per_class(batch)}
@@ -73,12 +83,13 @@ class Form:
             tensors["class_mask"] = tensors["class_mask"].view(np.bool_)
         return Body(list(MEDIA_TYPES[self.media_type].encode(tensors)))
 
-    def call(self, body: Body, batch: Batch, options: Options) -> Call:
-        """Return the request that evaluates `body`."""
-        params = options.to_text()
-        if self.media_type == JSON and batch.logits.dtype != np.float32:
-            params["logits_dtype"] = batch.logits.dtype.name
-        return Call("POST", CROSS_ENTROPY, params, self.media_type, body)
+    def call(self, body: Body, request: Request) -> Call:
+        """Return the HTTP request that evaluates `body`."""
+        params = request.options.to_text(request.evaluation)
+        dtype = request.batch.logits.dtype
+        if self.media_type == JSON and dtype != np.float32:
+            params["logits_dtype"] = dtype.name
+        return Call("POST", f"/v1/{request.evaluation.name}", params, self.media_type, body)
 
     def lowers(self, refusal: LimitExceededError, limit: int) -> bool:
         """Tell whether a refusal is for the size of a body, by a limit below the one we kept to."""
@@ -88,28 +99,32 @@ class Form:
             and refusal.limit < limit
         )
 
-    def result(self, answer: Answer, batch: Batch, rows: int) -> CrossEntropyResult:
-        """Return an answer's result, its arrays reshaped to `rows` rows.
+    def results(self, answer: Answer, request: Request, rows: int) -> Results:
+        """Return an answer's results by name, its arrays reshaped to `rows` rows.
 
         Raises:
             SoftxentError: what the service refused, or ServiceError for an unreadable answer.
         """
         body = checked(answer, self.media_type).body
         try:
-            schema = RESPONSE(batch.logits.dtype.name)
+            logits = request.batch.logits
+            schema = RESPONSE(logits.dtype.name, request.evaluation, request.options.output_dtype)
             tensors = MEDIA_TYPES[self.media_type].decode(body, schema, _ANY_SIZE)
-            classes = batch.logits.shape[1]
-            return result_from_tensors(
-                {name: _reshaped(name, tensors[name], rows, classes) for name in tensors}
+            shapes = {name: _shape(name, rows, logits.shape[1]) for name in tensors}
+            return results_of(
+                {name: t.reshape(shapes[name]) if t.ndim else t for name, t in tensors.items()}
             )
         except (SoftxentError, ValueError) as error:
             message = f"the answer cannot be read: {error}"
             raise ServiceError(message, status=answer.status) from error
 
 
-def _per_row(batch: Batch) -> list[str]:
+def _per_row(request: Request) -> list[str]:
     """Return the names of the tensors that are cut with the rows."""
+    batch = request.batch
     names = ["logits", *sorted(batch.kinds)]
+    if "vectors" in request.evaluation.tensors:
+        names.append("vectors")
     if "target_indices" in batch.kinds:
         names.append("target_log_probabilities")
     if batch.row_weights.size:
@@ -125,58 +140,60 @@ def _per_class(batch: Batch) -> list[str]:
     return names + ["class_mask"] * (batch.class_mask.ndim == 1 and batch.class_mask.size > 0)
 
 
-def _reshaped(name: str, tensor: Array, rows: int, classes: int) -> Array:
-    if tensor.ndim == 0:
-        return tensor
-    return tensor.reshape((rows, classes) if name in ("gradient", "probabilities") else (rows,))
+def _shape(name: str, rows: int, classes: int) -> tuple[int, ...]:
+    return (rows, classes) if name in PER_LOGIT else (rows,)
 
 
-def whole(form: Form, body: Body, batch: Batch, options: Options) -> Steps:
+def whole(form: Form, body: Body, request: Request) -> Steps:
     """Evaluate a batch in one request."""
-    reply = yield form.call(body, batch, options)
-    return _shaped(form.result(reply, batch, batch.rows), batch)
+    reply = yield form.call(body, request)
+    results = form.results(reply, request, request.batch.rows)
+    for name in request.options.outputs:
+        if name not in results:
+            raise ServiceError(f"the answer lacks {name}")
+    return _shaped(results, request.batch)
 
 
-def in_parts(form: Form, batch: Batch, options: Options, limit: int) -> Steps:
+def in_parts(form: Form, request: Request, limit: int) -> Steps:
     """Evaluate a batch in as many requests as bodies of at most `limit` bytes take.
 
-    Row weights, labels out of range and the divisor of the mean are refused before a byte is sent.
-    What else is wrong with rows the service finds: an error names rows of the whole batch; `total`
-    counts those of the first part at fault.
-
     Raises:
-        LimitExceededError: one row alone is over the limit, or the service's limit is lower now.
+        LimitExceededError: one row alone is over the limit.
+        EmptyReductionError: the mean divides by 0 and `empty` is "error".
+        SoftxentError: what the service or the library refuses.
     """
+    evaluation, batch, options = request
     count, weight_sum = _weigh(batch, options)
     divisor = mean_divisor(options, weight_sum, count)
     merged: dict[str, Array] = {}
-    for rows, body in _parts(form, batch, slice(0, batch.rows), limit):
-        for asked in _requests(options, divisor):
-            reply = yield form.call(body, batch, asked)
+    for rows, body in _parts(form, request, slice(0, batch.rows), limit):
+        for asked in _requests(request, divisor):
+            reply = yield form.call(body, asked)
             try:
-                part = form.result(reply, batch, rows.stop - rows.start)
+                part = form.results(reply, asked, rows.stop - rows.start)
             except RowsError as error:
                 raise _moved(error, rows.start) from None
-            _fill(merged, part, asked, batch, rows)
+            _fill(merged, part, asked.options, batch, rows)
+    results: Results = {name: merged[name] for name in options.outputs}
+    if not evaluation.has_sums:
+        return _shaped(results, batch)
     loss_sum = exact_sum(merged["loss"])
-    result = CrossEntropyResult(
-        **{name: merged.get(name) if name in options.outputs else None for name in OUTPUTS},
-        loss_sum=loss_sum,
-        weight_sum=weight_sum,
-        count=count,
-    )
-    if options.reduction != "none" and "loss" in options.outputs:
-        result = replace(result, loss=reduced_loss(options, loss_sum, divisor))
-    return _shaped(result, batch)
+    if "loss" in results and options.reduction != "none":
+        results["loss"] = reduced_loss(options, loss_sum, divisor)
+    return _shaped(results, batch) | {
+        "loss_sum": loss_sum,
+        "weight_sum": weight_sum,
+        "count": count,
+    }
 
 
-def _parts(form: Form, batch: Batch, rows: slice, limit: int) -> Iterator[tuple[slice, Body]]:
+def _parts(form: Form, request: Request, rows: slice, limit: int) -> Iterator[tuple[slice, Body]]:
     """Cut `rows` into bodies of at most `limit` bytes, and those again where rows differ in size.
 
     Raises:
         LimitExceededError: one row alone is over the limit.
     """
-    body = form.body(batch, rows)
+    body = form.body(request, rows)
     count = rows.stop - rows.start
     if body.nbytes <= limit:
         yield rows, body
@@ -191,38 +208,32 @@ def _parts(form: Form, batch: Batch, rows: slice, limit: int) -> Iterator[tuple[
     step = min(count - 1, max(1, count * limit * 15 // (body.nbytes * 16)))
     del body
     for start in range(rows.start, rows.stop, step):
-        yield from _parts(form, batch, slice(start, min(start + step, rows.stop)), limit)
+        yield from _parts(form, request, slice(start, min(start + step, rows.stop)), limit)
 
 
-def _requests(options: Options, divisor: float) -> list[Options]:
+def _requests(request: Request, divisor: float) -> list[Request]:
     """Return what each part is asked for: its row losses always, for the exact sum of them all."""
-    mean_gradient = options.reduction == "mean" and "gradient" in options.outputs
-    outputs = {*options.outputs, "loss"} - ({"gradient"} if mean_gradient else set())
-    losses = replace(
-        options,
-        reduction="none",
-        denominator=None,
-        mean_over="weights",
-        empty="nan",
-        outputs=tuple(outputs),
-    )
-    if not mean_gradient:
-        return [losses]
-    gradient = replace(
-        options,
-        outputs=("gradient",),
-        denominator=divisor or None,
-        mean_over="weights",
-        empty="zero",
-    )
-    return [losses, gradient]
+    options = request.options
+    divided = DERIVATIVES if options.reduction == "mean" else ()
+    derivatives = tuple(name for name in options.outputs if name in divided)
+    others = {*options.outputs} - {*derivatives}
+    if request.evaluation.has_sums:
+        others |= {"loss"}
+    asked = []
+    if others:
+        per_row: dict[str, Any] = {"reduction": "none", "denominator": None, "empty": "nan"}
+        asked.append(replace(options, **per_row, mean_over="weights", outputs=tuple(others)))
+    if derivatives:
+        mean: dict[str, Any] = {"denominator": divisor or None, "mean_over": "weights"}
+        asked.append(replace(options, **mean, empty="zero", outputs=derivatives))
+    return [request._replace(options=one) for one in asked]
 
 
 def _fill(
-    merged: dict[str, Array], part: CrossEntropyResult, asked: Options, batch: Batch, rows: slice
+    merged: dict[str, Array], part: Results, asked: Options, batch: Batch, rows: slice
 ) -> None:
     for name in asked.outputs:
-        value = getattr(part, name)
+        value = part.get(name)
         if value is None:
             raise ServiceError(f"the answer lacks {name}")
         if name not in merged:
@@ -267,11 +278,11 @@ def exact_sum(values: Array) -> float:
             return float(np.sum(values, dtype=np.float64))
 
 
-def _shaped(result: CrossEntropyResult, batch: Batch) -> CrossEntropyResult:
-    """Return the result in the shape of the logits that were passed."""
-    changes: dict[str, Any] = {
+def _shaped(results: Results, batch: Batch) -> Results:
+    """Return results in the shape of the logits that were passed."""
+    return {
         name: value.reshape(*batch.leading, *value.shape[1:])
-        for name in OUTPUTS
-        if isinstance(value := getattr(result, name), np.ndarray)
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in results.items()
     }
-    return replace(result, **changes)

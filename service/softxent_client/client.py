@@ -9,8 +9,9 @@ import httpx
 import numpy.typing as npt
 from httpx_retries import RetryTransport
 
-from softxent.options import OptionKeywords
-from softxent.results import CrossEntropyResult
+from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
+from softxent.options import OptionKeywords, SoftmaxKeywords
+from softxent.results import CrossEntropyResult, Floats
 from softxent_client.errors import ServiceUnavailableError
 from softxent_client.messages import RECEIVED, Answer, Call, answer
 from softxent_client.shared import (
@@ -80,17 +81,54 @@ class Client(Shared):
             SoftxentError: whatever the library would raise; ServiceUnavailableError and
                 ServiceError where the service did not do its part.
         """
-        tensors = {
-            "logits": logits,
-            "labels": labels,
-            "target_probabilities": target_probabilities,
-            "target_indices": target_indices,
-            "target_log_probabilities": target_log_probabilities,
-            "class_weights": class_weights,
-            "row_weights": row_weights,
-            "class_mask": class_mask,
-        }
-        return self._run(self._cross_entropy_steps(tensors, options))
+        return self._run(self._cross_entropy_steps(locals()))
+
+    def softmax(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Return what `softxent.softmax` returns for the same arguments, to the bit."""
+        return self._run(self._output_steps("probabilities", SOFTMAX, locals()))
+
+    def log_softmax(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Return what `softxent.log_softmax` returns for the same arguments, to the bit."""
+        return self._run(self._output_steps("log_probabilities", SOFTMAX, locals()))
+
+    def logsumexp(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Return what `softxent.logsumexp` returns for the same arguments, to the bit."""
+        return self._run(self._output_steps("log_normalizer", SOFTMAX, locals()))
+
+    def hessian_vector_product(
+        self,
+        logits: npt.ArrayLike,
+        vectors: npt.ArrayLike,
+        labels: npt.ArrayLike | None = None,
+        *,
+        target_probabilities: npt.ArrayLike | None = None,
+        target_indices: npt.ArrayLike | None = None,
+        target_log_probabilities: npt.ArrayLike | None = None,
+        class_weights: npt.ArrayLike | None = None,
+        row_weights: npt.ArrayLike | None = None,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[OptionKeywords],
+    ) -> Floats:
+        """Return what `softxent.hessian_vector_product` returns for these arguments, to the bit."""
+        return self._run(self._output_steps(PRODUCT, HESSIAN_VECTOR_PRODUCT, locals()))
 
     def info(self) -> dict[str, Any]:
         """Return what the service says of itself: version, limits and so on."""
@@ -189,17 +227,54 @@ class AsyncClient(Shared):
         **options: Unpack[OptionKeywords],
     ) -> CrossEntropyResult:
         """Do what `Client.cross_entropy` does."""
-        tensors = {
-            "logits": logits,
-            "labels": labels,
-            "target_probabilities": target_probabilities,
-            "target_indices": target_indices,
-            "target_log_probabilities": target_log_probabilities,
-            "class_weights": class_weights,
-            "row_weights": row_weights,
-            "class_mask": class_mask,
-        }
-        return await self._run(self._cross_entropy_steps(tensors, options))
+        return await self._run(self._cross_entropy_steps(locals()))
+
+    async def softmax(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Do what `Client.softmax` does."""
+        return await self._run(self._output_steps("probabilities", SOFTMAX, locals()))
+
+    async def log_softmax(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Do what `Client.log_softmax` does."""
+        return await self._run(self._output_steps("log_probabilities", SOFTMAX, locals()))
+
+    async def logsumexp(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Do what `Client.logsumexp` does."""
+        return await self._run(self._output_steps("log_normalizer", SOFTMAX, locals()))
+
+    async def hessian_vector_product(
+        self,
+        logits: npt.ArrayLike,
+        vectors: npt.ArrayLike,
+        labels: npt.ArrayLike | None = None,
+        *,
+        target_probabilities: npt.ArrayLike | None = None,
+        target_indices: npt.ArrayLike | None = None,
+        target_log_probabilities: npt.ArrayLike | None = None,
+        class_weights: npt.ArrayLike | None = None,
+        row_weights: npt.ArrayLike | None = None,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[OptionKeywords],
+    ) -> Floats:
+        """Do what `Client.hessian_vector_product` does."""
+        return await self._run(self._output_steps(PRODUCT, HESSIAN_VECTOR_PRODUCT, locals()))
 
     async def info(self) -> dict[str, Any]:
         """Do what `Client.info` does."""

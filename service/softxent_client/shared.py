@@ -16,7 +16,9 @@ import numpy.typing as npt
 from httpx_retries import Retry
 
 from softxent.errors import TensorError
-from softxent.results import CrossEntropyResult
+from softxent.evaluations import CROSS_ENTROPY, Evaluation, given_tensors
+from softxent.options import Options
+from softxent.results import CrossEntropyResult, Floats
 from softxent_client.batches import ASK_LIMIT_BYTES, Form, in_parts, prepare, whole
 from softxent_client.errors import ServiceError, ServiceUnavailableError
 from softxent_client.messages import Answer, Body, Call, build, document
@@ -70,18 +72,34 @@ class Shared:
         self._form = FORMS[encoding]
         self._limit: int | None = None
 
-    def _cross_entropy_steps(
-        self, tensors: dict[str, Any], options: Mapping[str, Any]
-    ) -> Steps[CrossEntropyResult]:
-        batch, checked = prepare(tensors, options)
+    def _cross_entropy_steps(self, arguments: Mapping[str, Any]) -> Steps[CrossEntropyResult]:
+        options = Options.from_keywords(arguments["options"])
+        tensors = given_tensors(arguments, CROSS_ENTROPY)
+        results = yield from self._evaluation_steps(CROSS_ENTROPY, tensors, options)
+        return CrossEntropyResult(**results)
+
+    def _output_steps(
+        self, output: str, evaluation: Evaluation, arguments: Mapping[str, Any]
+    ) -> Steps[Floats]:
+        """Return one output of an evaluation, for the arguments of the function that does."""
+        options = Options.for_output(output, arguments["options"], evaluation)
+        tensors = given_tensors(arguments, evaluation)
+        results = yield from self._evaluation_steps(evaluation, tensors, options)
+        array: Floats = results[output]
+        return array
+
+    def _evaluation_steps(
+        self, evaluation: Evaluation, tensors: Mapping[str, Any], options: Options
+    ) -> Steps[dict[str, Any]]:
+        request = prepare(evaluation, tensors, options)
         while True:
-            body = self._form.body(batch, slice(0, batch.rows))
+            body = self._form.body(request, slice(0, request.batch.rows))
             limit = yield from self._limit_steps(body.nbytes)
             try:
                 if body.nbytes <= limit:
-                    return (yield from whole(self._form, body, batch, checked))
+                    return (yield from whole(self._form, body, request))
                 del body
-                return (yield from in_parts(self._form, batch, checked, limit))
+                return (yield from in_parts(self._form, request, limit))
             except LimitExceededError as refusal:
                 if not self._form.lowers(refusal, limit):
                     raise

@@ -45,8 +45,8 @@ class Case:
 
     @property
     def product_options(self) -> dict[str, Any]:
-        """Return the options without those that choose and store outputs."""
-        return {k: v for k, v in self.options.items() if k not in ("outputs", "output_dtype")}
+        """Return the options without the choice of outputs."""
+        return {k: v for k, v in self.options.items() if k != "outputs"}
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 import pytest
 
 import softxent
-from softxent.compiled.loops import rows_function
+from softxent.compiled.loops import FORMS, rows_function
 from softxent.front import warm_up
 
 LIBRARY_CALL = re.compile(
@@ -95,10 +95,10 @@ def symbols(object_code: bytes) -> set[str]:
     return {name.decode() for table in tables for name in table.split(b"\0") if name}
 
 
-@pytest.mark.parametrize("transformed", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_kernels_call_no_mathematical_library(dtype: str, transformed: bool) -> None:
-    names = symbols(machine_code(rows_function(dtype, transformed=transformed)))
+def test_kernels_call_no_mathematical_library(dtype: str, form: str) -> None:
+    names = symbols(machine_code(rows_function(dtype, form)))
     assert any("rows" in name for name in names)
     called = {name for name in names if LIBRARY_CALL.fullmatch(name)}
     has_fma = llvm.get_host_cpu_features().get("fma", False)

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from batches import ILLEGAL, cases
 from cases import Case
-from checks import assert_accurate, assert_edges
+from checks import assert_accurate, assert_edges, limit, worst_product_error
 from hypothesis import HealthCheck, given, settings
 
-from softxent import OUTPUTS, OptionError, TensorError, cross_entropy
-from softxent.front import PARALLEL_ELEMENTS
+from softxent import (
+    OUTPUTS,
+    OptionError,
+    TensorError,
+    cross_entropy,
+    hessian_vector_product,
+    log_softmax,
+    logsumexp,
+    softmax,
+)
+from softxent.evaluations import SOFTMAX
+from softxent.running import PARALLEL_ELEMENTS
 
 SLOW: dict[str, Any] = {
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
     "derandomize": True,
 }
-
-
-def known(case: Case) -> Case:
-    """Return the case with those of its outputs that the library has."""
-    outputs = tuple(name for name in case.options["outputs"] if name in OUTPUTS) or ("loss",)
-    options = {k: v for k, v in case.options.items() if k != "output_dtype"}
-    return dataclasses.replace(case, options=options | {"outputs": outputs})
 
 
 def evaluated(case: Case, **more: Any) -> Any:
@@ -36,8 +39,7 @@ def evaluated(case: Case, **more: Any) -> Any:
 
 @settings(max_examples=250, **SLOW)
 @given(cases(most_classes=70))
-def test_within_bounds_and_edges_as_stated(drawn: Case) -> None:
-    case = known(drawn)
+def test_within_bounds_and_edges_as_stated(case: Case) -> None:
     result = evaluated(case)
     assert_edges(result, case)
     assert_accurate(result, case)
@@ -45,8 +47,7 @@ def test_within_bounds_and_edges_as_stated(drawn: Case) -> None:
 
 @settings(max_examples=8, **SLOW)
 @given(cases(poisoned=False, most_classes=5000).filter(lambda case: case.logits.shape[1] > 4096))
-def test_rows_of_several_tiles(drawn: Case) -> None:
-    case = known(drawn)
+def test_rows_of_several_tiles(case: Case) -> None:
     result = evaluated(case)
     assert_edges(result, case)
     assert_accurate(result, case)
@@ -55,30 +56,63 @@ def test_rows_of_several_tiles(drawn: Case) -> None:
 @settings(max_examples=60, **SLOW)
 @given(cases(most_classes=70))
 def test_in_place_row_by_row_and_repeated_in_parallel_give_the_same_bits(drawn: Case) -> None:
-    case = known(drawn)
-    if case.options.get("reduction", "none") == "mean":
-        case = dataclasses.replace(
-            case, options={k: v for k, v in case.options.items() if k not in MEAN}
-        )
-    case.options["outputs"] = ("loss", "gradient")
-    whole = evaluated(case)
-    if case.options.get("reduction", "none") != "none":
-        return
-    wanted = (whole.loss.tobytes(), whole.gradient.tobytes())
-    buffer = case.logits.copy()
-    in_place = dataclasses.replace(case, tensors=case.tensors | {"logits": buffer})
-    placed = evaluated(in_place, out={"gradient": buffer})
-    assert (placed.loss.tobytes(), buffer.tobytes()) == wanted
+    options = {k: v for k, v in drawn.options.items() if k not in REDUCTION}
+    outputs = dict.fromkeys((*drawn.outputs, "gradient"))
+    case = dataclasses.replace(drawn, options={**options, "outputs": tuple(outputs)})
+    whole = bits(evaluated(case))
+    if case.stored == case.logits.dtype:
+        buffer = case.logits.copy()
+        in_place = dataclasses.replace(case, tensors=case.tensors | {"logits": buffer})
+        assert bits(evaluated(in_place, out={"gradient": buffer})) == whole
+        assert buffer.tobytes() == whole["gradient"]
     times = PARALLEL_ELEMENTS // max(case.logits.size, 1) + 1
     if len(case.logits) > 0:
-        many = evaluated(repeated(case, times))
-        assert many.loss.tobytes() == wanted[0] * times
-        assert many.gradient.tobytes() == wanted[1] * times
-        rows = [evaluated(row_of(case, i)) for i in range(len(case.logits))]
-        assert b"".join(row.gradient.tobytes() for row in rows) == wanted[1]
+        many = bits(evaluated(repeated(case, times)))
+        assert many == {name: value * times for name, value in whole.items()}
+        rows = [bits(evaluated(row_of(case, i))) for i in range(len(case.logits))]
+        assert {name: b"".join(row[name] for row in rows) for name in whole} == whole
 
 
-MEAN = ("reduction", "denominator", "mean_over", "empty")
+def bits(result: Any) -> dict[str, bytes]:
+    return {
+        name: getattr(result, name).tobytes() for name in OUTPUTS if vars(result)[name] is not None
+    }
+
+
+@settings(max_examples=150, **SLOW)
+@given(cases(most_classes=70).filter(lambda case: case.vectors is not None))
+def test_hessian_vector_products(case: Case) -> None:
+    product = product_of(case)
+    assert (product.shape, product.dtype) == (case.logits.shape, case.stored)
+    assert worst_product_error(product, case) <= limit(case, "hessian_vector_product")
+    assert not product[case.rows.ignored].astype(np.float64).any()
+    assert np.isnan(product[case.rows.broken].astype(np.float64)).all()
+    assert not product[~case.rows.mask & ~case.rows.broken[:, None]].astype(np.float64).any()
+
+
+def product_of(case: Case) -> Any:
+    arguments: dict[str, Any] = case.tensors | case.product_options
+    return hessian_vector_product(vectors=cast("Any", case.vectors), **arguments)
+
+
+@settings(max_examples=100, **SLOW)
+@given(cases(most_classes=70))
+def test_softmax_has_the_bits_of_cross_entropy(case: Case) -> None:
+    options = {k: v for k, v in case.options.items() if k in SOFTMAX.options[1:]}
+    given: dict[str, Any] = {k: v for k, v in case.tensors.items() if k in SOFTMAX.tensors}
+    given |= options | {"non_finite": "propagate"}
+    names = {
+        "probabilities": softmax,
+        "log_probabilities": log_softmax,
+        "log_normalizer": logsumexp,
+    }
+    labels: dict[str, Any] = {"labels": case.rows.mask.argmax(1)}
+    wanted = cross_entropy(**given, **labels, outputs=tuple(names))
+    for name, function in names.items():
+        assert function(**given).tobytes() == getattr(wanted, name).tobytes()
+
+
+REDUCTION = ("reduction", "denominator", "mean_over", "empty")
 SHARED = ("class_weights",)
 
 
@@ -116,8 +150,6 @@ TARGETS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("kind", "field", "options"), ILLEGAL)
 def test_options_that_do_not_go_together(kind: str, field: str, options: dict[str, Any]) -> None:
-    if not set(options.get("outputs", ())) <= set(OUTPUTS):
-        field = "outputs"
     with pytest.raises(OptionError) as caught:
         cross_entropy(X, **TARGETS[kind], **options)
     assert caught.value.field == field

@@ -151,7 +151,8 @@ def test_bad_weight_of_an_ignored_row_is_refused() -> None:
     ("field", "value"),
     [
         ("outputs", ()),
-        ("outputs", "entropy"),
+        ("outputs", "perplexity"),
+        ("outputs", "hessian_vector_product"),
         ("outputs", ("gradient", "gradient")),
         ("reduction", "median"),
         ("ignore_index", 0.5),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from service_support import BINARY, JSON, batch, binary, post, raw_binary
 
-from softxent.batch import TENSORS
+from softxent.evaluations import TENSORS
 
 relaxed = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

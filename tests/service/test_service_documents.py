@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 import softxent
-from softxent import options
+from softxent import option_values
 from softxent.errors import OutputBufferError, SoftxentError
 from softxent_client import wire
 from softxent_service.http import errors as http_errors
@@ -71,6 +71,8 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
     assert all(set(path) <= {"get", "post"} for path in document["paths"].values())
     assert set(document["paths"]) == {
         "/v1/cross_entropy",
+        "/v1/softmax",
+        "/v1/hessian_vector_product",
         "/v1/explain",
         "/v1/info",
         "/v2/health/live",
@@ -83,7 +85,7 @@ def test_openapi_tells_which_values_options_take_and_which_targets(service_url: 
     document = httpx.get(f"{service_url}/openapi.json").json()
     operation = document["paths"]["/v1/cross_entropy"]["post"]
     parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
-    for name, values in (("tail", options.TAILS), ("mean_over", options.MEAN_OVER)):
+    for name, values in (("tail", option_values.TAILS), ("mean_over", option_values.MEAN_OVER)):
         assert parameters[name]["enum"] == list(values)
     assert parameters["softcap"]["oneOf"] == [
         {"type": "number", "exclusiveMinimum": 0},

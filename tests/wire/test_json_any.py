@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_support import batch, read
 
-from softxent.batch import TENSORS
 from softxent.errors import SoftxentError
+from softxent.evaluations import TENSORS
 
 LEAVES = (
     st.none()

@@ -1,6 +1,6 @@
 """Compiles every kernel ahead of its first use, on all cores, in processes that share the cache.
 
-numba compiles one function at a time in a process; the four that evaluate rows take over a minute
+numba compiles one function at a time in a process; the six that evaluate rows take over a minute
 so, and half of that on two cores.
 """
 
@@ -16,10 +16,10 @@ from numba.core.registry import cpu_target
 
 from softxent.compiled.checks import weight_loop
 from softxent.compiled.compilation import cache_directory
-from softxent.compiled.loops import row_loop, rows_function
+from softxent.compiled.loops import FORMS, KINDS, row_loop, rows_function
 
-HEAVY = (("float32", False), ("float64", False), ("float32", True), ("float64", True))
-"""Type and transformed of the functions that take seconds to compile, the longest first."""
+HEAVY = tuple((kind, form) for form in FORMS for kind in ("float32", "float64"))
+"""Type and form of the functions that take seconds to compile."""
 
 
 def compile_all(processes: int) -> None:
@@ -29,10 +29,10 @@ def compile_all(processes: int) -> None:
     _compile_share(0, len(children) + 1)
     for child in children:
         child.wait()
-    for kind in ("float32", "float64", "half"):
-        for transformed in (False, True):
+    for kind in KINDS:
+        for form in FORMS:
             for parallel in (False, True):
-                row_loop(kind, transformed=transformed, parallel=parallel)
+                row_loop(kind, form, parallel=parallel)
     for computed in ("float32", "float64"):
         weight_loop(computed)
     stamp.touch()
@@ -55,8 +55,8 @@ def _start_children(processes: int) -> list[subprocess.Popen[bytes]]:
 
 
 def _compile_share(number: int, processes: int) -> None:
-    for kind, transformed in HEAVY[number::processes]:
-        rows_function(kind, transformed=transformed)
+    for kind, form in HEAVY[number::processes]:
+        rows_function(kind, form)
 
 
 def _processor() -> str:

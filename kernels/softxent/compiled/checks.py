@@ -23,7 +23,8 @@ from softxent.compiled.task import read, write
     INDEX_MASKED,
     LOG_PROBABILITY,
     EXCESS_MASS,
-) = range(1, 10)
+    VECTOR,
+) = range(1, 11)
 """What may be wrong with a row."""
 
 MOST_MASS = 1.0 + 2.0**-7
@@ -42,6 +43,7 @@ def weigh_rows(
     infinity,
     indices,
     log_probabilities,
+    vectors,
     mask,
     masks_rows,
     ignores,
@@ -81,6 +83,8 @@ def weigh_rows(
             and not are_stored(stored_target, row * classes, classes, infinity)
         ):
             fault = PROBABILITY
+        if fault == 0 and vectors.size > 0:
+            fault = check_vector(vectors, row * classes, classes, mask, masked_from)
         if fault != 0:
             faults_out[row] = fault
             found = True
@@ -116,6 +120,16 @@ def check_entries(row, classes, entries, indices, log_probabilities, mask, maske
 
 
 @inlined
+def check_vector(vectors, begin, classes, mask, masked_from):
+    """Return VECTOR if a class that takes part has a value that is not finite, else 0."""
+    for j in range(classes):
+        takes_part = mask.size == 0 or mask[masked_from + j] != 0
+        if takes_part and not abs(vectors[begin + j]) < np.inf:
+            return VECTOR
+    return 0
+
+
+@inlined
 def are_probabilities(values, begin, count):
     """Whether all are finite and none is negative."""
     good = True
@@ -147,6 +161,7 @@ def weight_loop(computed: str) -> Any:
         types.int64,
         integers,
         weights,
+        read(getattr(types, computed)),
         read(types.uint8),
         types.boolean,
         types.boolean,

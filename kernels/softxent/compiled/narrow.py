@@ -116,17 +116,22 @@ def gather(task, first, rows, z, fields, taken):
     """Transpose logits into scratch, zeros in lanes without a row; return whether all have one."""
     classes = task.classes
     weighted = task.class_weights.size > 0
+    labelled = task.labels.size > 0
     every = True
     for r in range(LANES):
         row = first + r
         row_weight = 0.0
-        if r < rows and not (task.ignores and task.labels[row] == task.ignore_index):
+        ignores = labelled and task.ignores
+        if r < rows and not (ignores and task.labels[row] == task.ignore_index):
             row_weight = task.row_weights[row] if task.row_weights.size > 0 else 1.0
         taken[r] = row_weight > 0.0
         every = every and taken[r]
-        label = task.labels[row] if taken[r] else 0
+        label = task.labels[row] if labelled and taken[r] else 0
         fields[_LABEL_LOGIT + r] = task.logits[row * classes + label] if taken[r] else 0.0
-        fields[_LABEL_WEIGHT + r] = task.class_weights[label] if weighted else 1.0
+        # Without a label there is no loss to speak of: log D, which is finite, stands for it.
+        fields[_LABEL_WEIGHT + r] = 0.0
+        if labelled:
+            fields[_LABEL_WEIGHT + r] = task.class_weights[label] if weighted else 1.0
         fields[_LABEL_OTHERS + r] = task.other_weights[label] if weighted else classes - 1.0
         fields[_FACTOR + r] = row_weight * task.scale
     x = task.logits

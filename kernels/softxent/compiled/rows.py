@@ -57,6 +57,10 @@ class Scratch(NamedTuple):
     """[C]: transformed logits."""
     slope: Any
     """[C]: the derivative of z by the logits."""
+    e: Any
+    """[C]: kept exponentials, where no output takes them."""
+    e_outside: Any
+    """The same for the classes outside a bucket's entries."""
 
 
 class Spread(NamedTuple):

@@ -69,10 +69,20 @@ class Task(NamedTuple):
     inverse_low: Any
     scale: Any
     divisor: Any
+    vectors: Any
+    """[N * C] in the type of computation: what a row's Hessian is multiplied with."""
     loss_out: Any
     gradient_out: Any
     log_normalizer_out: Any
     probabilities_out: Any
+    log_probabilities_out: Any
+    entropy_out: Any
+    target_entropy_out: Any
+    prediction_out: Any
+    correct_out: Any
+    rank_out: Any
+    hessian_diagonal_out: Any
+    hessian_vector_product_out: Any
 
 
 def read(dtype: Any, dimensions: int = 1) -> Any:
@@ -118,10 +128,19 @@ def task_fields(element: Any) -> list[Any]:
         inverse_low=types.float64,
         scale=types.float64,
         divisor=types.float64,
+        vectors=read(computed),
         loss_out=write(computed),
         gradient_out=write(element),
         log_normalizer_out=write(computed),
         probabilities_out=write(element),
+        log_probabilities_out=write(element),
+        entropy_out=write(computed),
+        target_entropy_out=write(computed),
+        prediction_out=write(types.int64),
+        correct_out=write(types.uint8),
+        rank_out=write(types.int64),
+        hessian_diagonal_out=write(element),
+        hessian_vector_product_out=write(element),
     )
     return list(fields)
 

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent.errors import TensorError
+from softxent.evaluations import CROSS_ENTROPY, PER_LOGIT, Evaluation
+from softxent.evaluations import INTEGERS as OUTPUT_INTEGERS
 
 Array = npt.NDArray[Any]
 
@@ -147,43 +149,58 @@ def _computed(logits_dtype: str) -> np.dtype[Any]:
 
 
 @cache
-def REQUEST(logits_dtype: str = "float32") -> Schema:  # noqa: N802
+def REQUEST(  # noqa: N802
+    logits_dtype: str = "float32", evaluation: Evaluation = CROSS_ENTROPY
+) -> Schema:
     """Return what an evaluation's request may hold; JSON logits become `logits_dtype`.
 
-    JSON probabilities become what is computed in: those of float32 beside 16-bit logits are not
-    rounded on their way.
+    JSON probabilities and vectors become what is computed in: those of float32 beside 16-bit
+    logits are not rounded on their way.
     """
+    computed = _computed(logits_dtype)
+    fields = {
+        "logits": Field(FLOATS, np.dtype(logits_dtype), min_rank=2),
+        "labels": Field(INTEGERS, _INT64, below=1),
+        "target_probabilities": Field(FLOATS, computed, below=0),
+        "target_indices": Field(INTEGERS, _INT64, below=0),
+        "target_log_probabilities": Field(FLOATS, _FLOAT64, below=0),
+        "class_weights": Field(NUMBERS, _FLOAT64, min_rank=1, max_rank=1),
+        "row_weights": Field(NUMBERS, _FLOAT64, below=1),
+        "class_mask": Field(("BOOL",), _BOOL, min_rank=1),
+        "vectors": Field(FLOATS, computed, below=0),
+    }
+    required = ("logits", "vectors") if "vectors" in evaluation.tensors else ("logits",)
     return Schema(
-        fields={
-            "logits": Field(FLOATS, np.dtype(logits_dtype), min_rank=2),
-            "labels": Field(INTEGERS, _INT64, below=1),
-            "target_probabilities": Field(FLOATS, _computed(logits_dtype), below=0),
-            "target_indices": Field(INTEGERS, _INT64, below=0),
-            "target_log_probabilities": Field(FLOATS, _FLOAT64, below=0),
-            "class_weights": Field(NUMBERS, _FLOAT64, min_rank=1, max_rank=1),
-            "row_weights": Field(NUMBERS, _FLOAT64, below=1),
-            "class_mask": Field(("BOOL",), _BOOL, min_rank=1),
-        },
-        required=("logits",),
+        fields={name: fields[name] for name in evaluation.tensors},
+        required=required,
         rows_of="logits",
     )
 
 
 @cache
-def RESPONSE(logits_dtype: str = "float32") -> Schema:  # noqa: N802
-    """Return what an evaluation's answer may hold for logits of this dtype."""
-    per_logit = Field(FLOATS, np.dtype(logits_dtype))
-    per_row = Field(FLOATS[:2], _computed(logits_dtype))
+def RESPONSE(  # noqa: N802
+    logits_dtype: str = "float32",
+    evaluation: Evaluation = CROSS_ENTROPY,
+    output_dtype: str | None = None,
+) -> Schema:
+    """Return what an evaluation's answer may hold for logits and outputs of these dtypes."""
+    fields = {
+        name: _output(name, _computed(logits_dtype), np.dtype(output_dtype or logits_dtype))
+        for name in evaluation.outputs
+    }
+    if not evaluation.has_sums:
+        return Schema(fields=fields, required=())
     scalar = Field(("F64",), _FLOAT64, max_rank=0)
-    return Schema(
-        fields={
-            "loss": per_row,
-            "gradient": per_logit,
-            "log_normalizer": per_row,
-            "probabilities": per_logit,
-            "loss_sum": scalar,
-            "weight_sum": scalar,
-            "count": Field(("I64",), _INT64, max_rank=0),
-        },
-        required=("loss_sum", "weight_sum", "count"),
-    )
+    sums = {
+        "loss_sum": scalar,
+        "weight_sum": scalar,
+        "count": Field(("I64",), _INT64, max_rank=0),
+    }
+    return Schema(fields={**fields, **sums}, required=tuple(sums))
+
+
+def _output(name: str, computed: np.dtype[Any], stored: np.dtype[Any]) -> Field:
+    if name in OUTPUT_INTEGERS:
+        dtype = np.dtype(OUTPUT_INTEGERS[name])
+        return Field((DTYPE_NAMES[dtype],), dtype)
+    return Field(FLOATS, stored) if name in PER_LOGIT else Field(FLOATS[:2], computed)

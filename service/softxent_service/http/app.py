@@ -6,9 +6,11 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 import softxent
-from softxent_service.http import cross_entropy, explain
+from softxent.evaluations import EVALUATIONS
+from softxent_service.http import explain
 from softxent_service.http.admission import Gate
 from softxent_service.http.draining import Draining
+from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.openapi import describe_routes
 from softxent_service.http.problems import add_problem_handlers
 from softxent_service.http.readiness import Readiness
@@ -37,16 +39,20 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
-        Route(
-            cross_entropy.PATH,
-            cross_entropy.CrossEntropyRoute(
-                readiness,
-                gate,
-                settings.limits,
-                threads=settings.threads,
-                body_idle_seconds=settings.body_idle_seconds,
-            ),
-            methods=["POST"],
+        *(
+            Route(
+                f"/v1/{evaluation.name}",
+                EvaluationRoute(
+                    evaluation,
+                    readiness,
+                    gate,
+                    settings.limits,
+                    threads=settings.threads,
+                    body_idle_seconds=settings.body_idle_seconds,
+                ),
+                methods=["POST"],
+            )
+            for evaluation in EVALUATIONS.values()
         ),
         Route(
             explain.PATH,

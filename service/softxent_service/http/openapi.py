@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
+from softxent.evaluations import EVALUATIONS, Evaluation
 from softxent.explanation import MAX_CLASSES, Explanation
 from softxent_client.wire import JSON, REQUEST, RESPONSE, SAFETENSORS, Limits, Schema
 from softxent_client.wire.schema import Field
-from softxent_service.http import cross_entropy, explain, problems
+from softxent_service.http import explain, problems
 from softxent_service.http.openapi_options import option_parameters
 
 Json = dict[str, Any]
@@ -45,6 +46,12 @@ SCHEMAS: Json = {
 
 _VALUES: dict[str, tuple[Json, str]] = {"i": (INTEGER, "Integers"), "b": (BOOLEAN, "Booleans")}
 """What is neither a number nor an array of numbers, by NumPy's kind of what it becomes."""
+
+SUMMARIES = {
+    "cross_entropy": "Loss, gradient and more of a batch",
+    "softmax": "Softmax of a batch of logits, its logarithm and its log-normaliser",
+    "hessian_vector_product": "Hessian of each row's loss by its logits, times a vector",
+}
 
 TARGETS: Json = {
     "anyOf": [
@@ -99,7 +106,7 @@ def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -
         title=app.title, version=app.version, description=app.description, routes=routes
     )
     document["paths"] = {
-        cross_entropy.PATH: {"post": _cross_entropy(limits)},
+        **{f"/v1/{name}": {"post": _evaluation(e, limits)} for name, e in EVALUATIONS.items()},
         explain.PATH: {"post": _explain()},
         **document["paths"],
     }
@@ -111,14 +118,16 @@ def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -
     return document
 
 
-def _cross_entropy(limits: Limits) -> Json:
-    request, response = _both_forms(REQUEST()), _both_forms(RESPONSE())
-    request[JSON]["schema"] |= TARGETS
+def _evaluation(evaluation: Evaluation, limits: Limits) -> Json:
+    request = _both_forms(REQUEST(evaluation=evaluation))
+    response = _both_forms(RESPONSE(evaluation=evaluation))
+    if evaluation.has_target:
+        request[JSON]["schema"] |= TARGETS
     return {
-        "summary": "Loss and gradient of a batch",
+        "summary": SUMMARIES[evaluation.name],
         "tags": ["evaluation"],
-        "operationId": "cross_entropy",
-        "parameters": option_parameters(),
+        "operationId": evaluation.name,
+        "parameters": option_parameters(evaluation),
         "requestBody": {
             "required": True,
             "description": f"At most {limits.json_bytes} bytes of JSON (json_bytes) or "

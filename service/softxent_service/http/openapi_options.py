@@ -5,8 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from softxent import OUTPUTS, Options
-from softxent.options import EMPTY, MEAN_OVER, NON_FINITE, REDUCTIONS, SMOOTHINGS, TAILS
+from softxent import Options
+from softxent.evaluations import Evaluation
+from softxent.option_values import (
+    DTYPES,
+    EMPTY,
+    MEAN_OVER,
+    NON_FINITE,
+    REDUCTIONS,
+    SMOOTHINGS,
+    TAILS,
+)
 from softxent_client.wire import SAFETENSORS
 from softxent_service.http.query import LOGITS_DTYPES
 
@@ -27,11 +36,6 @@ _SHARE: Json = {"type": "number", "minimum": 0, "maximum": 1}
 _NONE: Json = {"const": "none"}
 
 _SCHEMAS: dict[str, Json] = {
-    "outputs": {
-        "type": "array",
-        "items": {"type": "string", "enum": list(OUTPUTS)},
-        "uniqueItems": True,
-    },
     "ignore_index": {"oneOf": [{"type": "integer"}, _NONE]},
     "label_smoothing": _SHARE,
     "z_loss": {"type": "number", "minimum": 0},
@@ -40,6 +44,7 @@ _SCHEMAS: dict[str, Json] = {
     "hard_weight": {"oneOf": [_SHARE, _NONE]},
     "denominator": {"oneOf": [_POSITIVE, _NONE]},
     "scale": {"type": "number"},
+    "output_dtype": {"oneOf": [{"type": "string", "enum": list(DTYPES)}, _NONE]},
     **{name: {"type": "string", "enum": list(values)} for name, values in _CHOICES.items()},
 }
 
@@ -61,32 +66,37 @@ _TEXTS = {
     "scale": "A factor on loss and gradient, applied before rounding.",
     "non_finite": "error refuses rows whose loss or log-normaliser is not finite.",
     "empty": "What a mean over no weight is.",
+    "output_dtype": "What outputs of one value a logit are stored in; none is the logits' dtype.",
     "logits_dtype": f"What JSON logits become; refused with {SAFETENSORS}.",
 }
 
 
-def option_parameters() -> list[Json]:
-    """Return every option as a parameter in the query."""
-    return [_parameter(name) for name in _defaults()]
+def option_parameters(evaluation: Evaluation) -> list[Json]:
+    """Return every option of an evaluation as a parameter in the query."""
+    return [_parameter(name, evaluation) for name in (*evaluation.options, "logits_dtype")]
 
 
-def _defaults() -> dict[str, str]:
-    """Return the text of each option's default, in the form a query string gives it."""
-    whole = {field.name: field.default for field in dataclasses.fields(Options)}
-    return {name: _text(value) for name, value in whole.items()} | {
-        "logits_dtype": LOGITS_DTYPES[0]
-    }
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(value)
+def _default(name: str, evaluation: Evaluation) -> str:
+    """Return the text of an option's default, in the form a query string gives it."""
+    if name == "outputs":
+        return ",".join(evaluation.default_outputs)
+    if name == "logits_dtype":
+        return LOGITS_DTYPES[0]
+    value = _DEFAULTS[name]
     return "none" if value is None else str(value)
 
 
-def _parameter(name: str) -> Json:
-    schema = dict(_SCHEMAS[name])
-    default = _defaults()[name]
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
+
+
+def _outputs(evaluation: Evaluation) -> Json:
+    names = {"type": "string", "enum": list(evaluation.outputs)}
+    return {"type": "array", "items": names, "uniqueItems": True}
+
+
+def _parameter(name: str, evaluation: Evaluation) -> Json:
+    schema = _outputs(evaluation) if name == "outputs" else dict(_SCHEMAS[name])
+    default = _default(name, evaluation)
     kind = schema.get("type")
     schema["default"] = default.split(",") if kind == "array" else _typed(default, kind)
     listed = {"style": "form", "explode": False} if kind == "array" else {}

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from softxent import Options
 from softxent.errors import OptionError
+from softxent.evaluations import Evaluation
 from softxent_client.wire import JSON
 
 LOGITS_DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -18,12 +19,13 @@ LOGITS_DTYPES = ("float32", "float64", "float16", "bfloat16")
 class Query:
     """The options, and what JSON logits become, which only JSON leaves open."""
 
+    evaluation: Evaluation
     options: Options
     logits_dtype: str
 
 
 @lru_cache(maxsize=256)
-def read_query(query: bytes, form: str) -> Query:
+def read_query(query: bytes, form: str, evaluation: Evaluation) -> Query:
     """Read the options from a raw query string, for a body of media type `form`.
 
     Raises:
@@ -31,8 +33,9 @@ def read_query(query: bytes, form: str) -> Query:
     """
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     dtypes = [text for name, text in pairs if name == "logits_dtype"]
-    options = Options.from_text(pair for pair in pairs if pair[0] != "logits_dtype")
-    return Query(options, _logits_dtype(dtypes, form))
+    named = (pair for pair in pairs if pair[0] != "logits_dtype")
+    options = Options.from_text(named, evaluation)
+    return Query(evaluation, options, _logits_dtype(dtypes, form))
 
 
 def refuse_any(query: bytes) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from traceback import format_exception_only
+from typing import Any
 
-from softxent import CrossEntropyResult
 from softxent_service.http.errors import NotReadyError
 
-Evaluate = Callable[..., CrossEntropyResult]
+Evaluate = Callable[..., dict[str, Any]]
 
 
 class KernelsError(Exception):

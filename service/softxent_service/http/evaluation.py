@@ -1,13 +1,15 @@
-"""`POST /v1/cross_entropy`: a batch in, loss and gradient out, in either form."""
+"""`POST /v1/{evaluation}`: a batch in, its outputs out, in either form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 from starlette.types import Receive, Scope, Send
 
+from softxent import Options
+from softxent.evaluations import IN_PLACE, Evaluation
 from softxent_client.wire import JSON, MEDIA_TYPES, REQUEST, SAFETENSORS, Limits, result_tensors
 from softxent_service.http.admission import Gate
 from softxent_service.http.answers import Piece, send_answer
@@ -16,7 +18,7 @@ from softxent_service.http.negotiation import Head, read_head
 from softxent_service.http.query import Query, read_query
 from softxent_service.http.readiness import Evaluate, Readiness
 
-PATH = "/v1/cross_entropy"
+Array = npt.NDArray[Any]
 
 ON_LOOP_BYTES = {JSON: 16 << 10, SAFETENSORS: 64 << 10}
 """Bodies up to this size are evaluated on the event loop, by the serial kernel. Decoding,
@@ -25,11 +27,12 @@ binary form, 125 us for 64 KiB and 155 us for 128 KiB, where a hop to a thread a
 150 us (two shared cores, float32)."""
 
 
-class CrossEntropyRoute:
+class EvaluationRoute:
     """A plain ASGI endpoint: no request model and no dependency stands before the kernel."""
 
     def __init__(
         self,
+        evaluation: Evaluation,
         readiness: Readiness,
         gate: Gate,
         limits: Limits,
@@ -37,6 +40,7 @@ class CrossEntropyRoute:
         threads: int,
         body_idle_seconds: float,
     ) -> None:
+        self._evaluation = evaluation
         self._readiness = readiness
         self._gate = gate
         self._limits = limits
@@ -48,7 +52,7 @@ class CrossEntropyRoute:
         """Answer one request; every refusal is raised and becomes a problem document."""
         evaluate = self._readiness.evaluate
         head = read_head(scope)
-        query = read_query(scope["query_string"], head.form)
+        query = read_query(scope["query_string"], head.form, self._evaluation)
         body = await read_body(
             receive, head.content_length, self._ceilings[head.form], self._body_idle_seconds
         )
@@ -74,22 +78,28 @@ def ceilings(limits: Limits) -> dict[str, Ceiling]:
 def answer(
     evaluate: Evaluate, body: Buffer, query: Query, head: Head, limits: Limits, threads: int
 ) -> Sequence[Piece]:
-    """Decode, evaluate, encode; the gradient of a writable body takes its logits' place.
+    """Decode, evaluate, encode; an output that may takes the place of a writable body's logits.
 
     Raises:
         SoftxentError: the body is malformed, too large in some respect, or has no meaning.
     """
     form = MEDIA_TYPES[head.form]
-    tensors = form.decode(body, REQUEST(query.logits_dtype), limits)
-    result = evaluate(tensors, query.options, out=_in_place(tensors, query), num_threads=threads)
-    encoded: Sequence[Piece] = list(MEDIA_TYPES[head.answer_form].encode(result_tensors(result)))
+    tensors = form.decode(body, REQUEST(query.logits_dtype, query.evaluation), limits)
+    results = evaluate(
+        tensors,
+        query.options,
+        query.evaluation,
+        out=_in_place(tensors["logits"], query.options),
+        num_threads=threads,
+    )
+    encoded: Sequence[Piece] = list(MEDIA_TYPES[head.answer_form].encode(result_tensors(results)))
     return encoded
 
 
-def _in_place(
-    tensors: dict[str, np.ndarray[Any, Any]], query: Query
-) -> dict[str, np.ndarray[Any, Any]] | None:
-    logits = tensors["logits"]
-    if "gradient" in query.options.outputs and logits.flags.writeable:
-        return {"gradient": logits}
-    return None
+def _in_place(logits: Array, options: Options) -> dict[str, Array]:
+    """Return what takes the logits' place."""
+    if logits.flags.writeable and options.output_dtype in (None, logits.dtype.name):
+        for name in IN_PLACE:
+            if name in options.outputs:
+                return {name: logits}
+    return {}

@@ -1,0 +1,166 @@
+"""A block of rows: what a loop calls, three forms of it.
+
+`evaluate_rows` and `evaluate_transformed_rows` write loss, gradient, log-normaliser and
+probabilities; `describe_rows` everything else, which it reads off the logits alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.descriptions import describe_row, write_blank
+from softxent.compiled.exact_sum import accumulate
+from softxent.compiled.lanes import LANES
+from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
+from softxent.compiled.rows import Scratch, evaluate_row
+from softxent.compiled.softmax import PARTIALS
+from softxent.compiled.span import as_span, element_of, hold
+from softxent.compiled.targets import is_written_out
+from softxent.compiled.task import BUCKET
+from softxent.compiled.tiles import write_all
+
+
+def _evaluate_wide(transformed: bool) -> Any:
+    evaluate_one = evaluate_row[transformed]
+
+    @inlined
+    def evaluate_wide(task, first, last):
+        room = make_room(task, transformed, False)
+        scratch = as_scratch(room)
+        for row in range(first, last):
+            if is_left_out(task, row):
+                write_ignored(task, row)
+            else:
+                evaluate_one(task, row, weight_of(task, row), scratch)
+        hold(room)
+
+    return evaluate_wide
+
+
+_evaluate_wide_plain = _evaluate_wide(transformed=False)
+_evaluate_wide_transformed = _evaluate_wide(transformed=True)
+
+
+def evaluate_rows(task, _inner, first, last, words_out):
+    """Evaluate rows first .. last of a task, and add their losses to an accumulator."""
+    if stands_in_lanes(task):
+        evaluate_groups(task, first, last)
+    else:
+        _evaluate_wide_plain(task, first, last)
+    accumulate_losses(task, first, last, words_out)
+
+
+def evaluate_transformed_rows(task, _inner, first, last, words_out):
+    """Do `evaluate_rows` where a softcap, temperature, mask or bucket changes the logits."""
+    _evaluate_wide_transformed(task, first, last)
+    accumulate_losses(task, first, last, words_out)
+
+
+def describe_rows(task, _inner, first, last, _words_out):
+    """Write what describes rows first .. last of a task; see `descriptions`."""
+    room = make_room(task, True, True)
+    scratch = as_scratch(room)
+    for row in range(first, last):
+        if is_left_out(task, row):
+            write_blank(task, row, 0.0)
+        else:
+            describe_row(task, row, weight_of(task, row), scratch)
+    hold(room)
+
+
+@inlined
+def evaluate_groups(task, first, last):
+    """Evaluate rows in lanes, sixteen at a time."""
+    element = element_of(task.logits)
+    room = (
+        np.empty(task.classes * LANES, element),
+        np.empty(task.classes * LANES, element),
+        np.empty(FIELDS),
+        np.empty(LANES, np.bool_),
+    )
+    z, e, fields, taken = as_span(room[0]), as_span(room[1]), as_span(room[2]), as_span(room[3])
+    for group in range(first, last, LANES):
+        evaluate_group(task, group, min(LANES, last - group), z, e, fields, taken)
+    hold(room)
+
+
+@inlined
+def accumulate_losses(task, first, last, words_out):
+    """Add the losses of some rows to an accumulator."""
+    for row in range(first, last):
+        accumulate(words_out, np.float64(task.loss_out[row]))
+
+
+@inlined
+def stands_in_lanes(task):
+    """Whether sixteen rows are evaluated side by side: the classes are few, the target a label."""
+    few = task.classes <= NARROW
+    return few and task.entries == 0 and task.target.size == 0 and not is_written_out(task)
+
+
+@inlined
+def weight_of(task, row):
+    """Return the weight of a row."""
+    return task.row_weights[row] if task.row_weights.size > 0 else 1.0
+
+
+@inlined
+def is_left_out(task, row):
+    """Whether a row is ignored: by its label, or because it weighs nothing."""
+    ignored = task.ignores and task.labels.size > 0 and task.labels[row] == task.ignore_index
+    return ignored or weight_of(task, row) == 0.0
+
+
+@inlined
+def make_room(task, transformed, described):
+    """Return the arrays that a row needs; see `Scratch`."""
+    tiles, element = task.tile_weights.size, element_of(task.logits)
+    written = task.classes + tiles if is_written_out(task) else 0
+    outside = tiles if task.tail == BUCKET else 0
+    kept = task.classes if described else 0
+    return (
+        np.empty(tiles * PARTIALS),
+        np.empty(outside * PARTIALS),
+        np.empty(task.entries + 1, np.int64),
+        np.empty(task.entries + 1),
+        np.empty(task.entries + 1),
+        np.empty(task.entries + 1),
+        np.empty(written),
+        np.empty(task.classes if transformed else 0, element),
+        np.empty(task.classes if task.softcap > 0.0 else 0, element),
+        np.empty(kept, element),
+        np.empty(kept if outside > 0 else 0, element),
+    )
+
+
+@inlined
+def as_scratch(room):
+    """Return the spans of the arrays of `make_room`, which must be held."""
+    return Scratch(
+        as_span(room[0]),
+        as_span(room[1]),
+        as_span(room[2]),
+        as_span(room[3]),
+        as_span(room[4]),
+        as_span(room[5]),
+        as_span(room[6]),
+        as_span(room[7]),
+        as_span(room[8]),
+        as_span(room[9]),
+        as_span(room[10]),
+    )
+
+
+@inlined
+def write_ignored(task, row):
+    """Write the zeros of a row that is ignored."""
+    task.loss_out[row] = 0.0
+    if task.log_normalizer_out.size > 0:
+        task.log_normalizer_out[row] = 0.0
+    if task.gradient_out.size > 0:
+        write_all(task.gradient_out, row * task.classes, task.classes, 0.0)
+    if task.probabilities_out.size > 0:
+        write_all(task.probabilities_out, row * task.classes, task.classes, 0.0)

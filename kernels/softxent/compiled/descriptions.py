@@ -1,0 +1,229 @@
+"""What describes a row beside its loss and gradient: each output is read off the softmax anew.
+
+These go row by row over scratch, at any number of classes, and always as tempered logits; a
+temperature of 1 changes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softxent.compiled.compilation import inlined
+from softxent.compiled.curvature import write_hessian_diagonal, write_product
+from softxent.compiled.elementary import exp_scaled, format_of, log_pair, two_sum
+from softxent.compiled.folding import count_lanes, fold_count, fold_sum
+from softxent.compiled.lanes import LANES, fma, narrow, select, spread, spread_as, widen
+from softxent.compiled.memory import load_first, store_first
+from softxent.compiled.rows import spread_of
+from softxent.compiled.softmax import PARTIALS, combine, pass_a, tempered_gap, tile_share
+from softxent.compiled.span import part
+from softxent.compiled.targets import read_target
+from softxent.compiled.task import RENORMALIZE
+from softxent.compiled.tiles import TILE, find, write_all
+from softxent.compiled.transform import transform_row
+
+_first_pass = pass_a[True]
+_share_of = tile_share[True]
+
+_TINY = 2.0**-900
+_LIFT = 2.0**200
+_LOG_LIFT = 138.62943611198907
+
+
+@inlined
+def describe_row(task, row, row_weight, scratch):
+    """Write every output but those of `rows` for one row that is not ignored."""
+    begin, end = row * task.classes, (row + 1) * task.classes
+    transform_row(task, row, part(task.logits, begin, end), scratch.z, scratch.slope)
+    target = read_target(task, row, scratch.indices, scratch.masses, scratch.written)
+    w = spread_of(task, scratch)
+    bucketed = target.rest > 0.0
+    fill_passes(task, target, w, bucketed, scratch)
+    s = combine(scratch.partials, task.inverse, task.inverse_low)
+    if not (abs(s.m) < np.inf and s.S >= 0.0):
+        write_blank(task, row, np.nan)
+        return
+    if task.log_probabilities_out.size > 0:
+        write_log_probabilities(task, s, scratch.z, part(task.log_probabilities_out, begin, end))
+    if task.entropy_out.size > 0:
+        task.entropy_out[row] = narrow(entropy(task, s, scratch), task.entropy_out)
+    if task.target_entropy_out.size > 0:
+        uncertainty = target_entropy(task, row, target, w, scratch)
+        task.target_entropy_out[row] = narrow(uncertainty, task.target_entropy_out)
+    write_places(task, row, s, scratch)
+    if task.hessian_diagonal_out.size > 0 or task.hessian_vector_product_out.size > 0:
+        o = s
+        if bucketed:
+            o = combine(scratch.outside, task.inverse, task.inverse_low)
+        bucketed = bucketed and o.m > -np.inf
+        if task.hessian_diagonal_out.size > 0:
+            out = part(task.hessian_diagonal_out, begin, end)
+            write_hessian_diagonal(task, row_weight, target, s, o, bucketed, scratch, out)
+        if task.hessian_vector_product_out.size > 0:
+            vector, out = (
+                part(task.vectors, begin, end),
+                part(task.hessian_vector_product_out, begin, end),
+            )
+            write_product(task, row_weight, target, s, o, bucketed, vector, scratch, out)
+
+
+@inlined
+def fill_passes(task, target, w, bucketed, scratch):
+    """Fill partials and exponentials, with a bucket also for the classes outside its entries."""
+    for i in range(target.count):
+        scratch.logits[i] = scratch.z[scratch.indices[i]]
+    partials, e = scratch.outside, scratch.e_outside
+    # One loop, so that the pass is compiled once.
+    for everything in range(0 if bucketed else 1, 2):
+        if everything == 1:
+            partials, e = scratch.partials, scratch.e
+        for i in range(target.named):
+            scratch.z[scratch.indices[i]] = scratch.logits[i] if everything == 1 else -np.inf
+        _first_pass(
+            scratch.z, task.classes, task.inverse, task.inverse_low, w.weights, w.tile_weights,
+            0.0, partials, e, True,
+        )  # fmt: skip
+
+
+@inlined
+def write_blank(task, row, value):
+    """Write a row that is ignored (value 0), or whose logits have no softmax (NaN)."""
+    begin, classes = row * task.classes, task.classes
+    if task.log_probabilities_out.size > 0:
+        write_all(task.log_probabilities_out, begin, classes, value)
+    if task.entropy_out.size > 0:
+        task.entropy_out[row] = value
+    if task.target_entropy_out.size > 0:
+        task.target_entropy_out[row] = value
+    if task.prediction_out.size > 0:
+        task.prediction_out[row] = -1
+    if task.correct_out.size > 0:
+        task.correct_out[row] = 0
+    if task.rank_out.size > 0:
+        task.rank_out[row] = -1
+    if task.hessian_diagonal_out.size > 0:
+        write_all(task.hessian_diagonal_out, begin, classes, value)
+    if task.hessian_vector_product_out.size > 0:
+        write_all(task.hessian_vector_product_out, begin, classes, value)
+
+
+@inlined
+def write_log_probabilities(task, s, z, out):
+    """out_j = (z_j - m) / temperature - log D, rounded once."""
+    for j in range(0, task.classes, LANES):
+        n = task.classes - j
+        v = widen(load_first(z, j, n, -np.inf))
+        gap, gap_low = tempered_gap(v, s.m, task.inverse, task.inverse_low)
+        value, error = two_sum(gap, 0.0 - s.log_D)
+        value = select(gap > -np.inf, value + (error + gap_low), -np.inf)
+        store_first(out, j, n, narrow(value, out))
+
+
+@inlined
+def entropy(task, s, scratch):
+    """Return log D + sum_j p_j (m - z_j) / temperature."""
+    lift = 2.0 ** -format_of(scratch.e).headroom
+    acc, low = spread(0.0), spread(0.0)
+    for t in range(scratch.partials.size // PARTIALS):
+        share, share_low = _share_of(
+            scratch.partials, t, s, task.inverse, task.inverse_low, scratch.z
+        )
+        end = min((t + 1) * TILE, task.classes)
+        for j in range(t * TILE, end, LANES):
+            e = widen(load_first(scratch.e, j, end - j, 0.0)) * lift
+            v = widen(load_first(scratch.z, j, end - j, s.m))
+            gap, gap_low = tempered_gap(v, s.m, task.inverse, task.inverse_low)
+            p = fma(e, share, e * share_low)
+            term = select(e > 0.0, fma(p, 0.0 - gap, 0.0 - p * gap_low), 0.0)
+            acc, error = two_sum(acc, term)
+            low = low + error
+    return s.log_D + fold_sum(acc, low)
+
+
+@inlined
+def target_entropy(task, row, target, w, scratch):
+    """Return -sum_j t_j log t_j, from stored logarithms where t_j is what was stored."""
+    stored = task.entries > 0 and task.tail != RENORMALIZE and task.labels.size == 0
+    total, low = surprise(target.rest), 0.0
+    if stored and task.smoothing == 0.0 and task.class_weights.size == 0:
+        for i in range(row * task.entries, (row + 1) * task.entries):
+            logarithm = task.target_log_probabilities[i]
+            if task.target_indices[i] >= 0 and logarithm > -np.inf:
+                power = exp_scaled(logarithm, 0.0, 0.0)
+                total, error = two_sum(total, 0.0 - power * logarithm)
+                low += error
+        return total + low
+    if target.u > 0.0:
+        if w.weights.size > 0:
+            total += spread_surprise(target.u, w.weights, task.classes)
+        else:
+            total += (task.classes - target.count) * surprise(target.u)
+    for i in range(target.count):
+        own = 0.0
+        if target.u > 0.0:
+            own = target.u
+            if w.weights.size > 0:
+                own = target.u * w.weights[scratch.indices[i]]
+                total, error = two_sum(total, 0.0 - surprise(own))
+                low += error
+        total, error = two_sum(total, surprise(own + scratch.masses[i]))
+        low += error
+    return (total + low) + 0.0
+
+
+@inlined
+def spread_surprise(u, weights, count):
+    """Return -sum_j u w_j log(u w_j)."""
+    acc, low = spread(0.0), spread(0.0)
+    for j in range(0, count, LANES):
+        term = surprise(u * load_first(weights, j, count - j, 0.0))
+        acc, error = two_sum(acc, term)
+        low = low + error
+    return fold_sum(acc, low)
+
+
+@inlined
+def surprise(t):
+    """Return -t log t, 0 for 0; of one float64 or of lanes."""
+    tiny = t < _TINY
+    logarithm = log_pair(select(tiny, t * _LIFT, t), 0.0 * t) - select(tiny, _LOG_LIFT, 0.0 * t)
+    return select(t > 0.0, 0.0 - t * logarithm, 0.0 * t)
+
+
+@inlined
+def write_places(task, row, s, scratch):
+    """Write where the first maximum stands, whether that is the label, and the label's rank."""
+    if task.prediction_out.size > 0 or task.correct_out.size > 0:
+        first = first_maximum(task, s, scratch)
+        if task.prediction_out.size > 0:
+            task.prediction_out[row] = first
+        if task.correct_out.size > 0:
+            task.correct_out[row] = 1 if first == task.labels[row] else 0
+    if task.rank_out.size > 0:
+        task.rank_out[row] = rank(task, row, task.labels[row], scratch.z)
+
+
+@inlined
+def first_maximum(task, s, scratch):
+    """Return the lowest class whose logit is the largest."""
+    t = 0
+    while scratch.partials[t * PARTIALS] != s.m:
+        t += 1
+    return find(scratch.z, t * TILE, min(TILE, task.classes - t * TILE), s.m)
+
+
+@inlined
+def rank(task, row, label, z):
+    """Return how many classes stand above a label, or are equal to it and before it."""
+    own = spread_as(z[label], z)
+    above, equal = spread(0), spread(0)
+    for j in range(0, task.classes, LANES):
+        above = count_lanes(above, load_first(z, j, task.classes - j, -np.inf) > own)
+    for j in range(0, label, LANES):
+        equal = count_lanes(equal, load_first(z, j, label - j, np.nan) == own)
+    place = fold_count(above) + fold_count(equal)
+    if z[label] == -np.inf and task.mask.size > 0:
+        begin = row * task.classes if task.masks_rows else 0
+        for j in range(label):
+            place -= task.mask[begin + j] == 0
+    return place

@@ -1,0 +1,112 @@
+"""Runs the row loops over a checked batch, and reads their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent.batch import Batch, dtype_name
+from softxent.compiled import threading
+from softxent.compiled.exact_sum import WORDS
+from softxent.compiled.loops import row_loop
+from softxent.evaluations import PER_LOGIT
+from softxent.options import Options
+from softxent.results import Arrays
+from softxent.rounding import round_into
+from softxent.tasks import MAIN, form_of_rows, make_task
+
+PARALLEL_ELEMENTS = 32_768
+"""Batches of fewer logits take the serial loop: entering a parallel one costs about as much as
+evaluating this many (10 to 20 microseconds)."""
+
+BLOCKS_A_THREAD = 16
+"""Blocks of rows for each thread, so that a thread that is held up does not hold up the rest."""
+
+CONVERTED_ELEMENTS = 1 << 20
+"""Logits converted at a time where outputs are stored in another type than logits."""
+
+Sums = npt.NDArray[np.int64]
+
+
+def run(batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int) -> Sums:
+    """Write the outputs of a batch to arrays by name; return the accumulator of the losses.
+
+    The loss must be among them.
+    """
+    stored = {array.dtype for name, array in arrays.items() if name in PER_LOGIT}
+    if stored <= {batch.logits.dtype}:
+        return _run(batch, options, divisor, arrays, threads)
+    return _run_converted(batch, options, divisor, arrays, threads)
+
+
+def _run(batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int) -> Sums:
+    described = {name: array for name, array in arrays.items() if name not in MAIN}
+    if described:
+        # Before the gradient takes the logits' place.
+        _loop(batch, options, divisor, described, threads, "described")
+    main = {name: arrays[name] for name in MAIN if name in arrays}
+    return _loop(batch, options, divisor, main, threads, form_of_rows(batch, options))
+
+
+def _loop(
+    batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int, form: str
+) -> Sums:
+    parallel = threads > 1 and batch.rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
+    blocks = min(batch.rows, threads * BLOCKS_A_THREAD) if parallel else min(batch.rows, 1)
+    sums = np.zeros((blocks, WORDS), np.int64)
+    kind = "half" if batch.is_half else dtype_name(batch.logits.dtype)
+    loop = row_loop(kind, form, parallel=parallel)
+    task = make_task(batch, options, divisor, arrays)
+    if parallel:
+        with threading.parallel_loop(threads):
+            loop(task, batch.rows, sums)
+    else:
+        loop(task, batch.rows, sums)
+    merged: Sums = sums[0] if blocks == 1 else sums.sum(axis=0)
+    return merged
+
+
+def _run_converted(
+    batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int
+) -> Sums:
+    """Evaluate a few rows at a time in the type of computation, and round once into the outputs."""
+    flat = {
+        name: array.reshape(batch.logits.shape) if name in PER_LOGIT else array.reshape(-1)
+        for name, array in arrays.items()
+    }
+    sums = np.zeros(WORDS, np.int64)
+    for rows in _blocks(batch):
+        part = _computed_part(batch, rows)
+        pieces = {name: _piece(name, array[rows], part) for name, array in flat.items()}
+        sums += _run(part, options, divisor, pieces, threads)
+        for name, piece in pieces.items():
+            if piece.dtype != flat[name].dtype:
+                round_into(flat[name][rows], piece)
+    return sums
+
+
+def _blocks(batch: Batch) -> Iterator[slice]:
+    step = max(1, CONVERTED_ELEMENTS // max(1, batch.logits.shape[1]))
+    for first in range(0, batch.rows, step):
+        yield slice(first, min(first + step, batch.rows))
+
+
+def _piece(name: str, rows: npt.NDArray[Any], part: Batch) -> npt.NDArray[Any]:
+    """Return what a block is written to: the output itself where its type is right."""
+    if name in PER_LOGIT and rows.dtype != part.computed:
+        return np.empty(rows.shape, part.computed)
+    return rows
+
+
+def _computed_part(batch: Batch, rows: slice) -> Batch:
+    """Return some rows of a batch in the type of computation."""
+    part = batch.part(rows)
+    return replace(
+        part,
+        logits=part.logits.astype(batch.computed, copy=False),
+        target_probabilities=part.target_probabilities.astype(batch.computed, copy=False),
+    )
