@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softxent import OUTPUTS, OptionError, Options
+from softxent.evaluations import EVALUATIONS, OPTIONS, Evaluation
 
 LEGAL: list[tuple[dict[str, Any], str, Any]] = [
     ({"outputs": "loss"}, "outputs", ("loss",)),
@@ -47,6 +48,10 @@ LEGAL: list[tuple[dict[str, Any], str, Any]] = [
     ({"scale": np.int64(3)}, "scale", 3.0),
     *[({"non_finite": word}, "non_finite", word) for word in ("error", "propagate")],
     *[({"empty": word}, "empty", word) for word in ("nan", "zero", "error")],
+    *[
+        ({"output_dtype": word}, "output_dtype", word)
+        for word in (None, "float64", "float32", "float16", "bfloat16")
+    ],
 ]
 
 ILLEGAL: list[tuple[dict[str, Any], str]] = [
@@ -101,6 +106,7 @@ ILLEGAL: list[tuple[dict[str, Any], str]] = [
     ({"non_finite": "ignore"}, "non_finite"),
     ({"empty": ""}, "empty"),
     ({"empty": 0}, "empty"),
+    *[({"output_dtype": value}, "output_dtype") for value in ("none", "double", np.float32, 4)],
 ]
 
 
@@ -135,7 +141,27 @@ def test_defaults() -> None:
         scale=1.0,
         non_finite="error",
         empty="nan",
+        output_dtype=None,
     )
+
+
+def test_every_option_stands_in_the_table_of_evaluations() -> None:
+    assert tuple(field.name for field in dataclasses.fields(Options)) == OPTIONS
+
+
+@pytest.mark.parametrize("evaluation", EVALUATIONS.values(), ids=lambda e: e.name)
+def test_an_evaluation_takes_its_own_options_alone(evaluation: Evaluation) -> None:
+    defaults = Options.from_text([], evaluation)
+    assert defaults.outputs == evaluation.default_outputs
+    assert defaults.to_text(evaluation) == {}
+    for name in set(OPTIONS) - set(evaluation.options):
+        with pytest.raises(OptionError) as caught:
+            Options.from_text([(name, "none")], evaluation)
+        assert caught.value.field == name
+    if "outputs" in evaluation.options:
+        with pytest.raises(OptionError) as outputs:
+            Options.from_text([("outputs", "hessian_vector_product")], evaluation)
+        assert outputs.value.field == "outputs"
 
 
 def test_options_do_not_change_after_the_check() -> None:
@@ -168,6 +194,8 @@ TEXTS: list[tuple[str, str, Any]] = [
     ("scale", "1e-400", 0.0),
     ("non_finite", "propagate", "propagate"),
     ("empty", "zero", "zero"),
+    ("output_dtype", "none", None),
+    ("output_dtype", "bfloat16", "bfloat16"),
 ]
 
 

@@ -62,6 +62,19 @@ def test_parts_merge_to_the_bits_of_the_whole(
         assert_same(client.cross_entropy(**call), softxent.cross_entropy(**call))
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_parts_of_products_and_of_softmax(client: Client, reduction: str) -> None:
+    tensors = batch(ROWS)
+    vectors = np.random.default_rng(1).normal(size=tensors["logits"].shape).astype(np.float32)
+    call = {**tensors, "vectors": vectors, "reduction": reduction, "z_loss": 0.01}
+    wanted = softxent.hessian_vector_product(**call)
+    assert client.hessian_vector_product(**call).tobytes() == wanted.tobytes()
+    for name in ("softmax", "log_softmax", "logsumexp"):
+        found, right = (getattr(o, name)(tensors["logits"]) for o in (client, softxent))
+        assert (found.shape, found.dtype) == (right.shape, right.dtype)
+        assert found.tobytes() == right.tobytes()
+
+
 def test_parts_of_a_batch_whose_limit_is_asked_for(client: Client) -> None:
     call = {**batch(MANY_ROWS), "reduction": "mean"}
     assert_same(client.cross_entropy(**call), softxent.cross_entropy(**call))
