@@ -19,21 +19,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - gives NumPy bfloat16
 import numpy as np
 import numpy.typing as npt
+from bit_targets import target_sets
 from splitmix import Generator, Integers
 
 import softxent
-from softxent import CrossEntropyResult, cross_entropy
+from softxent import cross_entropy, hessian_vector_product
 
 Array = npt.NDArray[Any]
 Evaluate = Callable[["Batch", dict[str, Any]], dict[str, Any]]
 
 GOLDEN = Path(__file__).with_name("golden_bits.json")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 CLASSES = (1, 2, 3, 7, 10, 16, 31, 32, 33, 64, 100, 1_000, 4_096, 4_097, 9_000, 40_000)
+HALF_CLASSES = (2, 10, 33, 1_000, 9_000)
+BATCHES = [
+    (dtype, classes)
+    for dtype in DTYPES
+    for classes in (CLASSES if dtype in ("float32", "float64") else HALF_CLASSES)
+]
 ELEMENTS = 120_000
 """At least this many logits a batch: enough for the parallel loop whatever the classes."""
+
+FEWER_ELEMENTS = 33_000
+"""The same for batches with every kind of target."""
 
 ROWS = ("loss", "gradient", "log_normalizer", "probabilities")
 SUMS = ("loss_sum", "weight_sum", "count")
@@ -89,7 +100,9 @@ def batch(dtype: str, classes: int) -> Batch:
     """Return every family, row by row in turns; every third label stands at the maximum."""
     g = Generator.named(f"{dtype} {classes}")
     rows = 1 + ELEMENTS // (50 * classes)
-    blocks = [np.asarray(b, dtype) for b in families(g, dtype, rows, classes)]
+    drawn = "float64" if dtype == "float64" else "float32"
+    with np.errstate(over="ignore"):
+        blocks = [np.asarray(b, drawn).astype(dtype) for b in families(g, drawn, rows, classes)]
     logits = np.stack(np.broadcast_arrays(*blocks), axis=1).reshape(-1, classes)
     labels = g.below(classes, len(logits))
     labels[::3] = logits[::3].argmax(axis=1)
@@ -116,22 +129,35 @@ def option_sets(rows: int, classes: int) -> Iterator[tuple[str, dict[str, Any]]]
     yield "mean by denominator", {"reduction": "mean", "denominator": 7e5, "scale": 65536.0}
 
 
-ROW_ARGUMENTS = ("row_weights",)
+ROW_ARGUMENTS = (
+    "row_weights",
+    "target_probabilities",
+    "target_indices",
+    "target_log_probabilities",
+    "class_mask",
+    "vectors",
+)
 
 
 def of_rows(options: dict[str, Any], rows: Integers) -> dict[str, Any]:
-    """Return the options of some of the rows."""
-    return {n: v[rows] if n in ROW_ARGUMENTS else v for n, v in options.items()}
+    """Return the options of some of the rows; a class mask may be the same for all of them."""
+
+    def cut(name: str, value: Any) -> Any:
+        shared = name not in ROW_ARGUMENTS or (name == "class_mask" and value.ndim == 1)
+        return value if shared else value[rows]
+
+    return {name: cut(name, value) for name, value in options.items()}
 
 
 # Ways to evaluate a batch -----------------------------------------------------------------------
 
 
-def evaluate(given: Batch, options: dict[str, Any], **how: Any) -> CrossEntropyResult:
-    """Evaluate a batch with every output; rows that are not finite are returned."""
-    return cross_entropy(
-        given.logits, given.labels, outputs=ROWS, non_finite="propagate", **options, **how
-    )
+def evaluate(given: Batch, options: dict[str, Any], **how: Any) -> dict[str, Any]:
+    """Evaluate a batch; rows that are not finite are returned."""
+    call = {"labels": given.labels, "non_finite": "propagate", **options, **how}
+    if "vectors" in call:
+        return {"hessian_vector_product": hessian_vector_product(given.logits, **call)}
+    return vars(cross_entropy(given.logits, **{"outputs": ROWS, **call}))
 
 
 WHOLE = ("one thread", "two threads", "in place")
@@ -140,13 +166,15 @@ WHOLE = ("one thread", "two threads", "in place")
 
 def whole(threads: int) -> Evaluate:
     """Return a way that takes the batch as it is."""
-    return lambda given, options: vars(evaluate(given, options, num_threads=threads))
+    return lambda given, options: evaluate(given, options, num_threads=threads)
 
 
 def in_place(given: Batch, options: dict[str, Any]) -> dict[str, Any]:
     """Write the gradient over a copy of the logits."""
+    if "vectors" in options:
+        return evaluate(given, options, out=np.empty_like(given.logits))
     copied = Batch(given.logits.copy(), given.labels)
-    return vars(evaluate(copied, options, out={"gradient": copied.logits}))
+    return evaluate(copied, options, out={"gradient": copied.logits})
 
 
 def in_pieces(pieces: list[Integers]) -> Evaluate:
@@ -154,12 +182,13 @@ def in_pieces(pieces: list[Integers]) -> Evaluate:
 
     def way(given: Batch, options: dict[str, Any]) -> dict[str, Any]:
         if options.get("reduction") == "mean":
-            divisor = evaluate(given, options).weight_sum
-            options = {"denominator": divisor} | options
+            over_rows = options.get("mean_over") == "rows"
+            divisor = evaluate(given, options)["count" if over_rows else "weight_sum"]
+            options = {"denominator": divisor, **options, "mean_over": "weights"}
         parts: dict[str, list[Array]] = {}
         for rows in pieces:
             result = evaluate(given.rows(rows), of_rows(options, rows))
-            for name, values in _rows_of(vars(result), options).items():
+            for name, values in _rows_of(result, options).items():
                 parts.setdefault(name, []).append(values)
         place = np.argsort(np.concatenate(pieces))
         return {name: np.concatenate(values)[place] for name, values in parts.items()}
@@ -193,14 +222,14 @@ def ways(rows: int) -> dict[str, Evaluate]:
 
 def _rows_of(values: dict[str, Any], options: dict[str, Any]) -> dict[str, Array]:
     """Return the outputs that hold a value a row: the mean of the loss does not."""
-    names = [n for n in ROWS if n != "loss" or "reduction" not in options]
-    return {n: values[n] for n in names if n in values}
+    names = options.get("outputs", ROWS) if "vectors" not in options else values
+    return {n: values[n] for n in names if n != "loss" or "reduction" not in options}
 
 
 def _add(digest: Any, values: Any) -> None:
     """Add the bytes of an array, with one NaN for all of them; its sign and payload are free."""
     array = np.array(values)
-    if array.dtype.kind == "f":
+    if array.dtype.kind not in "ib":
         array[np.isnan(array)] = np.nan
     digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
 
@@ -208,19 +237,22 @@ def _add(digest: Any, values: Any) -> None:
 def hashes(dtype: str, classes: int, way: str) -> dict[str, str]:
     """Return name -> SHA-256 of one batch under every set of options; sums where there are any."""
     given = batch(dtype, classes)
-    evaluate_so = ways(len(given.labels))[way]
     found: dict[str, str] = {}
     sums = hashlib.sha256()
-    # One NaN, infinity or 1e30 would leave nothing of the other rows in a sum.
-    calm = np.flatnonzero(np.asarray(evaluate(given, {}).loss) < 1e6)
-    for name, options in option_sets(*given.logits.shape):
-        values = evaluate_so(given, options)
+    fewer = given.rows(np.arange(min(len(given.labels), 50 + FEWER_ELEMENTS // classes)))
+    sets = [(given, *named) for named in option_sets(*given.logits.shape)]
+    sets += [(fewer, *named) for named in target_sets(fewer.logits, fewer.labels)]
+    for part, name, options in sets:
+        evaluate_so = ways(len(part.labels))[way]
+        values = evaluate_so(part, options)
         digest = hashlib.sha256()
         for output in _rows_of(values, options).values():
             _add(digest, output)
         found[f"{dtype} {classes} {name}"] = digest.hexdigest()
-        if way in WHOLE:
-            values = evaluate_so(given.rows(calm), of_rows(options, calm))
+        if way in WHOLE and "vectors" not in options:
+            # One NaN, infinity or 1e30 would leave nothing of the other rows in a sum.
+            calm = np.flatnonzero(np.asarray(evaluate(part, {})["loss"]) < 1e6)
+            values = evaluate_so(part.rows(calm), of_rows(options, calm))
             for field in (*SUMS, "loss") if "reduction" in options else SUMS:
                 _add(sums, values[field])
     if way in WHOLE:
@@ -243,8 +275,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {GOLDEN.name}")
     given = parser.parse_args()
     found: dict[str, str] = {}
-    for dtype in given.dtypes:
-        for classes in given.classes:
+    for dtype, classes in BATCHES:
+        if dtype in given.dtypes and classes in given.classes:
             found |= hashes(dtype, classes, given.way)
     stored = {"numerics": softxent.NUMERICS_VERSION, "sha256": found}
     text = json.dumps(stored, indent=1) + "\n"

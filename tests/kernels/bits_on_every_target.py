@@ -75,7 +75,7 @@ def test_without_fma_in_libm(level: str, dtype: str) -> None:
     environment = PLAIN_LIBM | (target(level) if level else {})
     found = hashes_of_process(environment, "--dtypes", dtype)
     assert changed(found) == []
-    assert len(found) == len(golden()[1]) / len(DTYPES)
+    assert set(found) == {name for name in golden()[1] if name.startswith(f"{dtype} ")}
 
 
 def test_libm_itself_gives_other_bits_without_fma() -> None:

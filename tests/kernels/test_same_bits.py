@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bit_cases import CLASSES, DTYPES, golden, hashes, option_sets, ways
+from bit_cases import BATCHES, golden, hashes, option_sets, ways
+from bit_targets import NAMES
 
 import softxent
 from softxent_service.machine import tell_numba
@@ -43,14 +44,12 @@ def hashes_of_process(environment: dict[str, str], *flags: str) -> dict[str, str
 def test_golden_hashes_belong_to_this_numerics_version() -> None:
     version, stored = golden()
     assert version == softxent.NUMERICS_VERSION, f"make them again: {PROGRAM.name} --write"
-    batches = [(dtype, classes) for dtype in DTYPES for classes in CLASSES]
-    kinds = [*(name for name, _ in option_sets(1, 1)), "sums"]
-    assert list(stored) == [f"{d} {c} {kind}" for d, c in batches for kind in kinds]
+    kinds = [*(name for name, _ in option_sets(1, 1)), *NAMES, "sums"]
+    assert list(stored) == [f"{d} {c} {kind}" for d, c in BATCHES for kind in kinds]
 
 
 @pytest.mark.parametrize("way", ways(1))
-@pytest.mark.parametrize("classes", CLASSES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "classes"), BATCHES)
 def test_same_bits(dtype: str, classes: int, way: str) -> None:
     assert changed(hashes(dtype, classes, way)) == [], f"Bits have changed. {AGAIN}"
 
