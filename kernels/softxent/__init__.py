@@ -32,6 +32,12 @@ if TYPE_CHECKING:
         logsumexp,
         softmax,
     )
+    from softxent.sharding import (
+        ClassPartials,
+        class_cross_entropy,
+        class_partials,
+        combine_partials,
+    )
 
 __version__ = "0.1.0"
 
@@ -45,6 +51,7 @@ __all__ = [
     "NUMERICS_VERSION",
     "OUTPUTS",
     "TILE",
+    "ClassPartials",
     "CrossEntropyResult",
     "EmptyReductionError",
     "Explanation",
@@ -59,6 +66,9 @@ __all__ = [
     "TensorError",
     "WeightError",
     "__version__",
+    "class_cross_entropy",
+    "class_partials",
+    "combine_partials",
     "cross_entropy",
     "explain",
     "hessian_vector_product",
@@ -73,6 +83,10 @@ _LAZY = {
     "log_softmax": "softxent.front",
     "logsumexp": "softxent.front",
     "softmax": "softxent.front",
+    "ClassPartials": "softxent.sharding",
+    "class_cross_entropy": "softxent.sharding",
+    "class_partials": "softxent.sharding",
+    "combine_partials": "softxent.sharding",
     "explain": "softxent.explanation",
     "Explanation": "softxent.explanation",
 }

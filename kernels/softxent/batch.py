@@ -50,6 +50,7 @@ class Batch:
         row_weights: [N] float64, or empty where every row weighs 1.
         class_mask: uint8 [C], the same for every row, or [N, C]; 0 where a class takes no part.
         vectors: [N, C] in the dtype of computation.
+        classes: C; more than logits have columns where they are a block of them.
         kinds: which targets were given: "labels", "target_probabilities", "target_indices".
         leading: the shape that [N] stands for.
     """
@@ -63,6 +64,7 @@ class Batch:
     row_weights: npt.NDArray[np.float64]
     class_mask: npt.NDArray[np.uint8]
     vectors: Floats
+    classes: int
     kinds: frozenset[str]
     leading: tuple[int, ...]
 
@@ -96,7 +98,12 @@ class Batch:
         return self.kinds != {"labels"}
 
 
-def check_batch(tensors: Mapping[str, Any], evaluation: Evaluation = CROSS_ENTROPY) -> Batch:
+def check_batch(
+    tensors: Mapping[str, Any],
+    evaluation: Evaluation = CROSS_ENTROPY,
+    *,
+    classes: int | None = None,
+) -> Batch:
     """Check and normalise the tensors of a batch.
 
     Args:
@@ -106,6 +113,7 @@ def check_batch(tensors: Mapping[str, Any], evaluation: Evaluation = CROSS_ENTRO
             `row_weights` [...] and `class_mask` [C] or [..., C]; `vectors` [..., C] for a
             Hessian-vector product. None counts as absent.
         evaluation: says which of them there may be.
+        classes: C, where `logits` are a block of columns; class weights and mask are whole.
 
     Raises:
         TensorError: a tensor is missing or unknown, or has the wrong dtype or shape.
@@ -122,18 +130,20 @@ def check_batch(tensors: Mapping[str, Any], evaluation: Evaluation = CROSS_ENTRO
     if evaluation.name == PRODUCT and "vectors" not in given:
         raise TensorError("vectors is required", field="vectors")
     logits = _logits(given["logits"])
-    leading, classes = logits.shape[:-1], logits.shape[-1]
+    leading, columns = logits.shape[:-1], logits.shape[-1]
+    classes = columns if classes is None else classes
     indices, log_probabilities = _top_k(given, leading)
     return Batch(
-        logits=logits.reshape(math.prod(leading), classes),
+        logits=logits.reshape(math.prod(leading), columns),
         labels=_labels(given["labels"], leading) if "labels" in given else _NO_INTEGERS,
         target_probabilities=_per_logit("target_probabilities", given, logits),
         target_indices=indices,
         target_log_probabilities=log_probabilities,
         class_weights=_class_weights(given, classes),
         row_weights=_weights("row_weights", given, leading),
-        class_mask=_mask(given, logits.shape),
+        class_mask=_mask(given, (*leading, classes)),
         vectors=_vectors(given, logits),
+        classes=classes,
         kinds=_kinds(given, evaluation),
         leading=leading,
     )
@@ -293,7 +303,7 @@ def refuse_bad_weights(name: str, weights: npt.NDArray[np.float64]) -> None:
 
 def refuse_bad_labels(batch: Batch, ignore_index: int | None) -> None:
     """Raise LabelError where a label of a row that takes part names no class."""
-    classes = batch.logits.shape[1]
+    classes = batch.classes
     bad = (batch.labels < 0) | (batch.labels >= classes)
     if ignore_index is not None:
         bad &= batch.labels != ignore_index

@@ -65,7 +65,7 @@ def refuse(batch: Batch, options: Options, faults: Faults) -> NoReturn:
     bad = faults == code
     shown = named_rows(bad, np.zeros(batch.rows))
     shown["values"] = [_value(batch, code, row) for row in shown["rows"]]
-    message = f"{text.format(classes=batch.logits.shape[1])}; {shown['total']} rows do"
+    message = f"{text.format(classes=batch.classes)}; {shown['total']} rows do"
     raise cls(message, field=field, **shown)
 
 
@@ -79,7 +79,7 @@ def _value(batch: Batch, code: int, row: int) -> Any:
     if code == checks.VECTOR:
         return _first(batch.vectors[row], lambda v: ~np.isfinite(v))
     indices, logs = batch.target_indices[row], batch.target_log_probabilities[row]
-    named, classes = indices != -1, batch.logits.shape[1]
+    named, classes = indices != -1, batch.classes
     if code == checks.INDEX_RANGE:
         return _first(indices, lambda k: named & ((k < 0) | (k >= classes)))
     if code == checks.INDEX_TWICE:

@@ -33,8 +33,8 @@ from softxent.options import (
 )
 from softxent.output_buffers import flat_bits, prepare_outputs
 from softxent.reduction import mean_divisor, reduced_loss
-from softxent.results import CrossEntropyResult, Floats
-from softxent.running import PARALLEL_ELEMENTS, run
+from softxent.results import Arrays, CrossEntropyResult, Floats
+from softxent.running import PARALLEL_ELEMENTS, Sums, run
 from softxent.tasks import ignored
 
 _NONE = np.empty(0)
@@ -207,14 +207,31 @@ def evaluate(
     num_threads: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate tensors by name and options in one record; return outputs and sums by name."""
-    threads = _threads(num_threads)
+    threads = threads_of(num_threads)
     check_outputs(options, evaluation)
     batch = check_batch(tensors, evaluation)
     refuse_illegal(batch, options)
     arrays = prepare_outputs(batch, options, out or {}, tensors)
-    count, weight_sum = _weigh(batch, options)
+    count, weight_sum = weigh(batch, options)
     divisor = mean_divisor(options, weight_sum, count)
     sums = run(batch, options, divisor or math.inf, arrays, threads)
+    return finish(options, evaluation, arrays, sums, divisor, weight_sum, count)
+
+
+def finish(
+    options: Options,
+    evaluation: Evaluation,
+    arrays: Arrays,
+    sums: Sums,
+    divisor: float,
+    weight_sum: float,
+    count: int,
+) -> dict[str, Any]:
+    """Return what was asked for and the sums by name, from the arrays that were written.
+
+    Raises:
+        NonFiniteError: a loss is not finite, and `non_finite` is "error".
+    """
     if options.non_finite == "error" and not all_finite(sums):
         _refuse_non_finite(arrays["loss"])
     loss_sum = total(sums)
@@ -226,7 +243,8 @@ def evaluate(
     return results
 
 
-def _threads(num_threads: int | None) -> int:
+def threads_of(num_threads: int | None) -> int:
+    """Return how many threads may be used where a caller allows `num_threads`."""
     available = threading.available_threads()
     if num_threads is None:
         return available
@@ -238,7 +256,7 @@ def _threads(num_threads: int | None) -> int:
     return min(num_threads, available)
 
 
-def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
+def weigh(batch: Batch, options: Options) -> tuple[int, float]:
     """Check the values of targets and row weights; return `count` and `weight_sum`."""
     words = np.zeros(WORDS, np.int64)
     faults = np.zeros(batch.rows, np.uint8)
@@ -248,7 +266,7 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
     class_weights = _NONE if batch.is_soft else batch.class_weights
     count = weight_loop(dtype_name(computed))(
         batch.rows,
-        batch.logits.shape[1],
+        batch.classes,
         batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0,
         batch.labels,
         batch.row_weights,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from softxent.batch import Batch, dtype_name
 from softxent.compiled import threading
 from softxent.compiled.exact_sum import WORDS
-from softxent.compiled.loops import row_loop
+from softxent.compiled.loops import row_loop, shard_loop
 from softxent.evaluations import PER_LOGIT
 from softxent.options import Options
 from softxent.results import Arrays
 from softxent.rounding import round_into
-from softxent.tasks import MAIN, form_of_rows, make_task
+from softxent.tasks import MAIN, ShardArrays, form_of_rows, make_shard_task, make_task
 
 PARALLEL_ELEMENTS = 32_768
 """Batches of fewer logits take the serial loop: entering a parallel one costs about as much as
@@ -55,12 +55,19 @@ def _run(batch: Batch, options: Options, divisor: float, arrays: Arrays, threads
 def _loop(
     batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int, form: str
 ) -> Sums:
-    parallel = threads > 1 and batch.rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
+    kind = "half" if batch.is_half else dtype_name(batch.logits.dtype)
+    parallel = _is_parallel(batch, threads)
+    task = make_task(batch, options, divisor, arrays)
+    return _through(row_loop(kind, form, parallel=parallel), task, batch, threads, parallel)
+
+
+def _is_parallel(batch: Batch, threads: int) -> bool:
+    return threads > 1 and batch.rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
+
+
+def _through(loop: Any, task: Any, batch: Batch, threads: int, parallel: bool) -> Sums:
     blocks = min(batch.rows, threads * BLOCKS_A_THREAD) if parallel else min(batch.rows, 1)
     sums = np.zeros((blocks, WORDS), np.int64)
-    kind = "half" if batch.is_half else dtype_name(batch.logits.dtype)
-    loop = row_loop(kind, form, parallel=parallel)
-    task = make_task(batch, options, divisor, arrays)
     if parallel:
         with threading.parallel_loop(threads):
             loop(task, batch.rows, sums)
@@ -70,8 +77,37 @@ def _loop(
     return merged
 
 
+def run_shard(
+    batch: Batch,
+    options: Options,
+    divisor: float,
+    arrays: Arrays,
+    shard: ShardArrays,
+    threads: int,
+) -> Sums:
+    """Do `run` for a block of columns, or write its tiles where `shard` has room for them."""
+
+    def run_rows(part: Batch, rows: slice, pieces: Arrays) -> Sums:
+        parallel = _is_parallel(part, threads)
+        form = form_of_rows(part, options)
+        loop = shard_loop(dtype_name(part.logits.dtype), form, parallel=parallel)
+        task = make_task(part, options, divisor, pieces)
+        whole = make_shard_task(task, part, shard.part(rows))
+        return _through(loop, whole, part, threads, parallel)
+
+    return _by_blocks(batch, arrays, run_rows)
+
+
 def _run_converted(
     batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int
+) -> Sums:
+    return _by_blocks(
+        batch, arrays, lambda part, _, pieces: _run(part, options, divisor, pieces, threads)
+    )
+
+
+def _by_blocks(
+    batch: Batch, arrays: Arrays, run_rows: Callable[[Batch, slice, Arrays], Sums]
 ) -> Sums:
     """Evaluate a few rows at a time in the type of computation, and round once into the outputs."""
     flat = {
@@ -82,7 +118,7 @@ def _run_converted(
     for rows in _blocks(batch):
         part = _computed_part(batch, rows)
         pieces = {name: _piece(name, array[rows], part) for name, array in flat.items()}
-        sums += _run(part, options, divisor, pieces, threads)
+        sums += run_rows(part, rows, pieces)
         for name, piece in pieces.items():
             if piece.dtype != flat[name].dtype:
                 round_into(flat[name][rows], piece)

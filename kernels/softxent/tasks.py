@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from softxent import TILE
 from softxent.batch import Batch, dtype_name, tile_sizes
-from softxent.compiled.task import BUCKET, NO_TAIL, RENORMALIZE, Task
+from softxent.compiled.task import BUCKET, NO_TAIL, RENORMALIZE, ShardTask, Task
 from softxent.evaluations import INTEGERS, OUTPUTS, PER_LOGIT
 from softxent.options import Options
 from softxent.output_buffers import flat_bits
@@ -86,6 +86,41 @@ def make_task(batch: Batch, options: Options, divisor: float, arrays: Arrays) ->
     )
 
 
+def _nothing() -> Weights:
+    return _NONE
+
+
+@dataclass(frozen=True, eq=False)
+class ShardArrays:
+    """The arrays of a `Shard`, with N as their first dimension; empty is not given."""
+
+    first_class: int
+    tiles: Weights = field(default_factory=_nothing)
+    shortfalls: Weights = field(default_factory=_nothing)
+    entry_logits: Weights = field(default_factory=_nothing)
+    tiles_out: Weights = field(default_factory=_nothing)
+    shortfalls_out: Weights = field(default_factory=_nothing)
+    entry_logits_out: Weights = field(default_factory=_nothing)
+
+    def part(self, rows: slice) -> ShardArrays:
+        """Return some rows."""
+        arrays = {name: value for name, value in vars(self).items() if name != "first_class"}
+        cut = {name: value[rows] if value.size else value for name, value in arrays.items()}
+        return replace(self, **cut)
+
+
+def make_shard_task(task: Task, batch: Batch, shard: ShardArrays) -> ShardTask:
+    """Return the task of evaluating a block of columns."""
+    arrays = {name: value for name, value in vars(shard).items() if name != "first_class"}
+    last = shard.first_class + task.classes
+    return ShardTask(
+        *task._replace(mask=task.mask[shard.first_class : last]),
+        first_class=shard.first_class,
+        all_classes=batch.classes,
+        **{name: value.reshape(-1) for name, value in arrays.items()},
+    )
+
+
 def _outputs(batch: Batch, arrays: Arrays) -> dict[str, Any]:
     """Return the fields of a task that are written, empty where an output is not wanted."""
     return {
@@ -135,7 +170,7 @@ def _spread(batch: Batch, options: Options) -> _Spread:
     Only smoothing asks for the last two. The total is kept in two parts, so that a weight that
     dominates leaves the sum of the others its digits.
     """
-    weights, classes = batch.class_weights, batch.logits.shape[1]
+    weights, classes = batch.class_weights, batch.classes
     if not batch.rows:
         # Without rows, the number of classes costs no bytes and bounds nothing.
         return _Spread(0.0, weights, _NONE, _NONE)

@@ -13,13 +13,13 @@ from numba.core import cgutils
 
 from softxent.compiled.lanes import intrinsic
 from softxent.compiled.span import Span, span_of
-from softxent.compiled.task import span_types
+from softxent.compiled.task import Task, shard_task_fields, span_types, task_fields
 
 
-def rows_signature(element: Any) -> Any:
-    """Return the signature of what evaluates a block of rows of this element type."""
+def rows_signature(fields: Any) -> Any:
+    """Return the signature of what evaluates a block of rows of a task of these fields."""
     words = Span(types.int64)
-    return types.none(span_types(element), types.intp, types.intp, types.intp, words)
+    return types.none(span_types(fields), types.intp, types.intp, types.intp, words)
 
 
 def _as_wanted(context: Any, builder: Any, value: Any, have: Any, wanted: Any) -> Any:
@@ -35,7 +35,9 @@ def call_rows(
     typing: Any, address: Any, inner: Any, task: Any, first: Any, last: Any, words: Any
 ) -> Any:
     """Call a function of `rows_signature` by its address; `task` is a tuple of its fields."""
-    callee = rows_signature(task.types[0].dtype)
+    elements = task.types[0].dtype
+    is_task = len(task.types) == len(Task._fields)
+    callee = rows_signature((task_fields if is_task else shard_task_fields)(elements))
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         function = context.call_conv.get_function_type(types.none, callee.args)

@@ -15,7 +15,8 @@ from softxent.compiled.blocks import describe_rows, evaluate_rows, evaluate_tran
 from softxent.compiled.calls import call_rows, rows_signature
 from softxent.compiled.compilation import address_of, kernel
 from softxent.compiled.half_blocks import evaluate_half_rows
-from softxent.compiled.task import task_fields, write
+from softxent.compiled.shards import evaluate_shards, evaluate_transformed_shards
+from softxent.compiled.task import shard_task_fields, task_fields, write
 
 KINDS = ("float32", "float64", "half")
 """What logits are: a float, or one of 16 bits, which is computed in float32."""
@@ -42,12 +43,12 @@ def evaluate_blocks(address, inner, task, rows, sums_out):
 @functools.cache
 def rows_function(computed: str, form: str) -> Any:
     """Return what evaluates a block of rows of float32 or float64, compiled on first use."""
-    return kernel(_FUNCTIONS[form], rows_signature(_ELEMENTS[computed]))
+    return kernel(_FUNCTIONS[form], rows_signature(task_fields(_ELEMENTS[computed])))
 
 
 @functools.cache
 def _half_rows_function() -> Any:
-    return kernel(evaluate_half_rows, rows_signature(_ELEMENTS["half"]))
+    return kernel(evaluate_half_rows, rows_signature(task_fields(_ELEMENTS["half"])))
 
 
 @functools.cache
@@ -71,3 +72,15 @@ def _block_loop(kind: str, *, parallel: bool) -> Any:
     task = types.Tuple(task_fields(_ELEMENTS[kind]))
     signature = types.none(types.intp, types.intp, task, types.intp, write(types.int64, 2))
     return kernel(evaluate_blocks, signature, parallel=parallel)
+
+
+@functools.cache
+def shard_loop(computed: str, form: str, *, parallel: bool) -> Any:
+    """Return the loop over rows of which a block of columns is there, compiled on first use."""
+    fields = shard_task_fields(_ELEMENTS[computed])
+    function = evaluate_transformed_shards if form == "transformed" else evaluate_shards
+    address = address_of(kernel(function, rows_signature(fields)))
+    task = types.Tuple(fields)
+    signature = types.none(types.intp, types.intp, task, types.intp, write(types.int64, 2))
+    loop = kernel(evaluate_blocks, signature, parallel=parallel)
+    return lambda task, rows, sums: loop(address, 0, tuple(task), rows, sums)

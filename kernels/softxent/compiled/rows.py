@@ -74,9 +74,8 @@ class Spread(NamedTuple):
     written_out: Any
 
 
-def _evaluate_row(transformed: bool) -> Any:
-    first_pass = pass_a[transformed]
-    share_of = tile_share[transformed]
+def _pass_b(tempered: bool) -> Any:
+    share_of = tile_share[tempered]
 
     @inlined
     def pass_b(x, classes, inverse, inverse_low, s, partials, mass, b, weights, e, out):
@@ -99,6 +98,18 @@ def _evaluate_row(transformed: bool) -> Any:
                 write_difference(
                     e, first, count, a, peak, at_peak, b, weights, first, weighted, out
                 )
+
+    return pass_b
+
+
+pass_b = {tempered: _pass_b(tempered) for tempered in (False, True)}
+"""Write mass p_j - b w_j of a row from its kept exponentials, tile by tile."""
+
+
+def _evaluate_row(transformed: bool) -> Any:
+    first_pass = pass_a[transformed]
+    share_of = tile_share[transformed]
+    second_pass = pass_b[transformed]
 
     @inlined
     def kept_probabilities(x, inverse, inverse_low, s, count, e, scratch):
@@ -129,7 +140,7 @@ def _evaluate_row(transformed: bool) -> Any:
             write_all(out, 0, classes, 0.0)
         else:
             mass = (target.mass + extra) * share_outside(inverse, inverse_low, s, o) - target.rest
-            pass_b(
+            second_pass(
                 x, classes, inverse, inverse_low, o, scratch.outside, factor * mass, 0.0,
                 w.weights, out, out,
             )  # fmt: skip
@@ -143,7 +154,7 @@ def _evaluate_row(transformed: bool) -> Any:
         top = -1
         if target.u > 0.0 and s.S < 1.0 and not is_entry_maximum(target.count, s.m, scratch):
             top = find_maximum(classes, s.m, scratch.partials, out)
-        pass_b(
+        second_pass(
             x, classes, inverse, inverse_low, s, scratch.partials, factor * (target.mass + extra),
             factor * target.u, w.weights, out, out,
         )  # fmt: skip
@@ -198,7 +209,7 @@ def _evaluate_row(transformed: bool) -> Any:
         if task.log_normalizer_out.size > 0:
             task.log_normalizer_out[row] = narrow(s.lse, task.log_normalizer_out)
         if wants_probabilities:
-            pass_b(
+            second_pass(
                 x, classes, inverse, inverse_low, s, scratch.partials, 1.0, 0.0, w.weights, e_out,
                 probabilities_out,
             )  # fmt: skip

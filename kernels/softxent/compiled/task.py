@@ -6,6 +6,7 @@ read-only and unaligned, which costs nothing.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any, NamedTuple
 
 from numba import types
@@ -145,8 +146,44 @@ def task_fields(element: Any) -> list[Any]:
     return list(fields)
 
 
-def span_types(element: Any) -> Any:
-    """Return the type of a task inside compiled code, where arrays are spans."""
-    fields = task_fields(element)
+class Shard(NamedTuple):
+    """What a task needs besides where its logits are a block of columns of [N, C], T tiles.
+
+    `classes` is then the number of columns; class weights are of all classes. The arrays are
+    float64, and empty where they are not given or not wanted.
+    """
+
+    first_class: Any
+    all_classes: Any
+    """C."""
+    tiles: Any
+    """[N * T * 3]: (m, c, S) of every tile of a row."""
+    shortfalls: Any
+    """[N * T], where the target is spread over all classes."""
+    entry_logits: Any
+    """[N * (K + 1)]: the logits of the target's entries, wherever they stand."""
+    tiles_out: Any
+    """[N * tiles * 3]: those of the block; if it is wanted nothing else is written but these."""
+    shortfalls_out: Any
+    entry_logits_out: Any
+    """NaN for entries outside the block."""
+
+
+def _record(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
+
+
+ShardTask = _record("ShardTask", Task._fields + Shard._fields)
+
+
+def shard_task_fields(element: Any) -> list[Any]:
+    """Return the types of a shard task's fields."""
+    given, written = read(types.float64), write(types.float64)
+    shard = Shard(types.int64, types.int64, given, given, given, written, written, written)
+    return [*task_fields(element), *shard]
+
+
+def span_types(fields: Any) -> Any:
+    """Return the type of a task of these fields inside compiled code, where arrays are spans."""
     spans = [Span(t.dtype) if isinstance(t, types.Array) else t for t in fields]
-    return types.NamedTuple(spans, Task)
+    return types.NamedTuple(spans, Task if len(spans) == len(Task._fields) else ShardTask)

@@ -1,0 +1,209 @@
+"""Rows of which only a block of columns is there: their tiles, and then their outputs.
+
+A row's tiles are the same whoever computes them. Once all are known, every block finds the same
+softmax, the same loss, and the gradient of its own columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from softxent.compiled.blocks import (
+    accumulate_losses,
+    as_scratch,
+    is_left_out,
+    make_room,
+    weight_of,
+    write_ignored,
+)
+from softxent.compiled.compilation import inlined
+from softxent.compiled.elementary import format_of
+from softxent.compiled.lanes import narrow
+from softxent.compiled.rows import (
+    entry_gradient,
+    find_maximum,
+    is_entry_maximum,
+    pass_b,
+    row_loss,
+    spread_of,
+    write_invalid,
+)
+from softxent.compiled.softmax import PARTIALS, combine, pass_a, tempered, tile_share
+from softxent.compiled.span import hold, part
+from softxent.compiled.targets import mass_but, read_target
+from softxent.compiled.tiles import TILE
+from softxent.compiled.transform import apply_slope, transform_row
+
+KEPT = 3
+"""Values of a tile that blocks exchange: m, c, S."""
+
+
+def _evaluate_shards(transformed: bool) -> Any:
+    first_pass = pass_a[transformed]
+    second_pass = pass_b[transformed]
+    share_of = tile_share[transformed]
+
+    @inlined
+    def write_gradient(task, row_weight, x, s, target, w, own, own_weights, scratch, out):
+        first, columns = task.first_class, task.classes
+        inverse, inverse_low = task.inverse, task.inverse_low
+        lift = 2.0 ** -format_of(x).headroom
+        for i in range(target.count):
+            k = scratch.indices[i]
+            if first <= k < first + columns:
+                share, low = share_of(scratch.partials, k // TILE, s, inverse, inverse_low, x)
+                scratch.powers[i] = (np.float64(out[k - first]) * lift) * (share + low)
+        top = -1
+        alone = target.u > 0.0 and s.S < 1.0 and holds_maximum(own, s.m)
+        if alone and not is_entry_maximum(target.count, s.m, scratch):
+            top = find_maximum(columns, s.m, own, out)
+        factor = tempered(inverse, inverse_low, row_weight * task.scale / task.divisor)
+        extra = 2.0 * task.z_loss * s.lse if task.z_loss > 0.0 else 0.0
+        second_pass(
+            x, columns, inverse, inverse_low, s, own, factor * (target.mass + extra),
+            factor * target.u, own_weights, out, out,
+        )  # fmt: skip
+        classes = task.all_classes
+        for i in range(target.count):
+            k = scratch.indices[i]
+            if first <= k < first + columns:
+                at_entry = entry_gradient(classes, target, i, s, w, scratch)
+                if extra != 0.0:
+                    at_entry = at_entry + extra * scratch.powers[i]
+                out[k - first] = narrow(factor * at_entry + 0.0, out)
+        if top >= 0:
+            at_top = mass_but(classes, target, scratch.masses, -1, w, first + top)
+            at_top = at_top - target.mass * (s.S / s.D)
+            if extra != 0.0:
+                at_top = at_top + extra * (1.0 / s.D)
+            out[top] = narrow(factor * at_top + 0.0, out)
+        if transformed and task.softcap > 0.0:
+            apply_slope(out, scratch.slope, columns)
+
+    @inlined
+    def evaluate_shard(task, row, row_weight, scratch):
+        columns, inverse, inverse_low = task.classes, task.inverse, task.inverse_low
+        begin, end = row * columns, (row + 1) * columns
+        x = part(task.logits, begin, end)
+        gradient_out = part(task.gradient_out, begin, end)
+        probabilities_out = part(task.probabilities_out, begin, end)
+        if transformed:
+            transform_row(task, row, x, scratch.z, scratch.slope)
+            x = scratch.z
+        target = read_target(task, row, scratch.indices, scratch.masses, scratch.written)
+        w = spread_of(task, scratch)
+        read_entry_logits(task, row, target.count, x, scratch)
+        first_tile = task.first_class // TILE
+        last_tile = first_tile + (columns + TILE - 1) // TILE
+        own = part(scratch.partials, first_tile * PARTIALS, last_tile * PARTIALS)
+        own_weights = part(w.weights, task.first_class, task.first_class + columns)
+        wants_gradient, wants_probabilities = gradient_out.size > 0, probabilities_out.size > 0
+        e_out = gradient_out if wants_gradient else probabilities_out
+        first_pass(
+            x, columns, inverse, inverse_low, own_weights,
+            part(w.tile_weights, first_tile, last_tile), target.u, own, e_out,
+            wants_gradient or wants_probabilities,
+        )  # fmt: skip
+        if task.tiles_out.size > 0:
+            write_tiles(task, row, own)
+            for i in range(target.count):
+                task.entry_logits_out[row * (task.entries + 1) + i] = scratch.logits[i]
+            return
+        read_tiles(task, row, scratch.partials, first_tile, last_tile)
+        s = combine(scratch.partials, inverse, inverse_low)
+        if not (abs(s.m) < np.inf and s.S >= 0.0):
+            write_invalid(task, row)
+            return
+        loss = row_loss(inverse, inverse_low, target, s, w, scratch)
+        if task.z_loss > 0.0:
+            loss = loss + task.z_loss * (s.lse * s.lse)
+        task.loss_out[row] = narrow(loss * (row_weight * task.scale) + 0.0, task.loss_out)
+        if task.log_normalizer_out.size > 0:
+            task.log_normalizer_out[row] = narrow(s.lse, task.log_normalizer_out)
+        if wants_probabilities:
+            second_pass(
+                x, columns, inverse, inverse_low, s, own, 1.0, 0.0, own_weights, e_out,
+                probabilities_out,
+            )  # fmt: skip
+        if wants_gradient:
+            write_gradient(
+                task, row_weight, x, s, target, w, own, own_weights, scratch, gradient_out
+            )
+
+    @inlined
+    def evaluate(task, first, last):
+        room = make_room(task, transformed, False)
+        scratch = as_scratch(room)
+        for row in range(first, last):
+            if not is_left_out(task, row):
+                evaluate_shard(task, row, weight_of(task, row), scratch)
+            elif task.tiles_out.size == 0:
+                write_ignored(task, row)
+        hold(room)
+
+    return evaluate
+
+
+_evaluate_plain = _evaluate_shards(transformed=False)
+_evaluate_transformed = _evaluate_shards(transformed=True)
+
+
+def evaluate_shards(task, _inner, first, last, words_out):
+    """Evaluate rows first .. last of a shard task; of its tiles alone if those are wanted."""
+    _evaluate_plain(task, first, last)
+    if task.tiles_out.size == 0:
+        accumulate_losses(task, first, last, words_out)
+
+
+def evaluate_transformed_shards(task, _inner, first, last, words_out):
+    """Do `evaluate_shards` where a softcap, temperature or mask changes the logits."""
+    _evaluate_transformed(task, first, last)
+    if task.tiles_out.size == 0:
+        accumulate_losses(task, first, last, words_out)
+
+
+@inlined
+def read_entry_logits(task, row, count, x, scratch):
+    """Read the logits of a target's entries, from the block or from what was found elsewhere."""
+    begin = row * (task.entries + 1)
+    for i in range(count):
+        k = scratch.indices[i] - task.first_class
+        if 0 <= k < task.classes:
+            scratch.logits[i] = x[k]
+        else:
+            known = task.entry_logits.size > 0
+            scratch.logits[i] = task.entry_logits[begin + i] if known else np.nan
+
+
+@inlined
+def holds_maximum(partials, m):
+    """Whether one of these tiles has the row's maximum."""
+    found = False
+    for t in range(partials.size // PARTIALS):
+        found = found or partials[t * PARTIALS] == m
+    return found
+
+
+@inlined
+def write_tiles(task, row, own):
+    """Write what the block's tiles came to."""
+    count = own.size // PARTIALS
+    for t in range(count):
+        for i in range(KEPT):
+            task.tiles_out[(row * count + t) * KEPT + i] = own[t * PARTIALS + i]
+        if task.shortfalls_out.size > 0:
+            task.shortfalls_out[row * count + t] = own[t * PARTIALS + KEPT]
+
+
+@inlined
+def read_tiles(task, row, partials, first_tile, last_tile):
+    """Read the tiles of the other blocks."""
+    count = partials.size // PARTIALS
+    for t in range(count):
+        if not first_tile <= t < last_tile:
+            for i in range(KEPT):
+                partials[t * PARTIALS + i] = task.tiles[(row * count + t) * KEPT + i]
+            if task.shortfalls.size > 0:
+                partials[t * PARTIALS + KEPT] = task.shortfalls[row * count + t]

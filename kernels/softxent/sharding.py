@@ -1,0 +1,220 @@
+"""Cross-entropy of rows whose columns lie in different places, to the bits of the whole rows.
+
+    parts = [class_partials(x, labels, first_class=i, classes=C) for i, x in blocks]
+    whole = combine_partials(parts)
+    results = [class_cross_entropy(x, labels, whole, first_class=i) for i, x in blocks]
+
+Columns are split on tile boundaries. What blocks exchange is three numbers a tile and row, and the
+logits of the target's classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent import TILE
+from softxent.batch import Batch, check_batch
+from softxent.combinations import refuse_illegal
+from softxent.errors import OptionError, TensorError
+from softxent.evaluations import CROSS_ENTROPY, given_tensors
+from softxent.front import evaluate, finish, threads_of, weigh
+from softxent.options import OptionKeywords, Options
+from softxent.output_buffers import prepare_outputs
+from softxent.reduction import mean_divisor
+from softxent.results import CrossEntropyResult
+from softxent.running import run_shard
+from softxent.tasks import MAIN, ShardArrays
+
+SHARD = replace(
+    CROSS_ENTROPY,
+    tensors=tuple(name for name in CROSS_ENTROPY.tensors if name != "target_probabilities"),
+    outputs=MAIN,
+)
+"""What can be evaluated without the other columns: targets with few entries, and no extras."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPartials:
+    """What a block of columns, or all of them, come to in each row.
+
+    Attributes:
+        first_class: where the block begins.
+        columns: how many it has.
+        classes: C.
+        tiles: float64 [N, tiles, 3], of each tile its maximum m, how many logits equal it, and
+            the sum of the others' exp((x - m) / temperature).
+        shortfalls: float64 [N, tiles], sum of w (m - x) where labels are smoothed, else [N, 0].
+        entry_logits: float64 [N, K + 1], the logits of a target's classes, NaN if elsewhere.
+    """
+
+    first_class: int
+    columns: int
+    classes: int
+    tiles: npt.NDArray[np.float64]
+    shortfalls: npt.NDArray[np.float64]
+    entry_logits: npt.NDArray[np.float64]
+
+
+def class_partials(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    first_class: int,
+    classes: int,
+    target_indices: npt.ArrayLike | None = None,
+    target_log_probabilities: npt.ArrayLike | None = None,
+    class_weights: npt.ArrayLike | None = None,
+    row_weights: npt.ArrayLike | None = None,
+    class_mask: npt.ArrayLike | None = None,
+    num_threads: int | None = None,
+    **options: Unpack[OptionKeywords],
+) -> ClassPartials:
+    """Return what a block of columns comes to; the first of two steps.
+
+    Args:
+        logits: [..., columns], those of the classes from `first_class` on.
+        first_class: a multiple of the tile, `softxent.TILE`; columns are one too, unless they are
+            the last.
+        classes: C of the whole rows.
+        class_weights, class_mask: [C], of all classes.
+        Others, and options: as `cross_entropy` takes them, the same for every block and step. Not
+        tail=bucket, nor label_smoothing with smoothing=others.
+
+    Raises:
+        As `cross_entropy`.
+    """
+    checked = Options.from_keywords(options, SHARD)
+    batch = _check(given_tensors(locals(), SHARD), checked, first_class, classes)
+    weigh(batch, checked)
+    tiles = -(-batch.logits.shape[1] // TILE)
+    entries = batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0
+    found = ClassPartials(
+        first_class=first_class,
+        columns=batch.logits.shape[1],
+        classes=classes,
+        tiles=np.zeros((batch.rows, tiles, 3)),
+        shortfalls=np.zeros((batch.rows, tiles if checked.label_smoothing else 0)),
+        entry_logits=np.full((batch.rows, entries + 1), np.nan),
+    )
+    shard = ShardArrays(
+        first_class=first_class,
+        tiles_out=found.tiles,
+        shortfalls_out=found.shortfalls,
+        entry_logits_out=found.entry_logits,
+    )
+    run_shard(batch, checked, math.inf, {}, shard, threads_of(num_threads))
+    return found
+
+
+def combine_partials(parts: Sequence[ClassPartials]) -> ClassPartials:
+    """Return the partials of adjoining blocks as those of one; any order, any grouping.
+
+    Raises:
+        TensorError: the blocks leave a gap, overlap, or are of different rows.
+    """
+    ordered = sorted(parts, key=lambda part: part.first_class)
+    if not ordered:
+        raise TensorError("there are no partials to combine", field="partials")
+    end = ordered[0].first_class
+    for part in ordered:
+        same = (part.classes, len(part.tiles), part.shortfalls.shape[1] > 0)
+        first = (ordered[0].classes, len(ordered[0].tiles), ordered[0].shortfalls.shape[1] > 0)
+        if same != first or part.entry_logits.shape != ordered[0].entry_logits.shape:
+            raise TensorError("partials are of different rows or options", field="partials")
+        if part.first_class != end:
+            raise TensorError(
+                f"partials begin at class {part.first_class}, expected {end}", field="partials"
+            )
+        end += part.columns
+    entry_logits = ordered[0].entry_logits
+    for part in ordered[1:]:
+        entry_logits = np.where(np.isnan(entry_logits), part.entry_logits, entry_logits)
+    return ClassPartials(
+        first_class=ordered[0].first_class,
+        columns=end - ordered[0].first_class,
+        classes=ordered[0].classes,
+        tiles=np.concatenate([part.tiles for part in ordered], axis=1),
+        shortfalls=np.concatenate([part.shortfalls for part in ordered], axis=1),
+        entry_logits=entry_logits,
+    )
+
+
+def class_cross_entropy(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike | None,
+    partials: ClassPartials,
+    *,
+    first_class: int,
+    target_indices: npt.ArrayLike | None = None,
+    target_log_probabilities: npt.ArrayLike | None = None,
+    class_weights: npt.ArrayLike | None = None,
+    row_weights: npt.ArrayLike | None = None,
+    class_mask: npt.ArrayLike | None = None,
+    out: Mapping[str, Array] | None = None,
+    num_threads: int | None = None,
+    **options: Unpack[OptionKeywords],
+) -> CrossEntropyResult:
+    """Return the results of a block of columns, given the partials of all; the second step.
+
+    Gradient and probabilities are those of the block; all else is of the whole rows, and the same
+    from every block. Arguments are those of `class_partials`.
+
+    Raises:
+        As `cross_entropy`; TensorError where the partials do not belong to these rows.
+    """
+    tensors = given_tensors(locals(), SHARD)
+    checked = Options.from_keywords(options, SHARD)
+    batch = _check(tensors, checked, first_class, partials.classes)
+    _check_partials(partials, batch)
+    if batch.logits.shape[1] == partials.classes:
+        # Few classes stand in lanes where they are all there.
+        whole = evaluate(tensors, checked, SHARD, out=out, num_threads=num_threads)
+        return CrossEntropyResult(**whole)
+    arrays = prepare_outputs(batch, checked, out or {}, tensors)
+    count, weight_sum = weigh(batch, checked)
+    divisor = mean_divisor(checked, weight_sum, count)
+    shard = ShardArrays(
+        first_class=first_class,
+        tiles=partials.tiles,
+        shortfalls=partials.shortfalls,
+        entry_logits=partials.entry_logits,
+    )
+    threads = threads_of(num_threads)
+    sums = run_shard(batch, checked, divisor or math.inf, arrays, shard, threads)
+    return CrossEntropyResult(**finish(checked, SHARD, arrays, sums, divisor, weight_sum, count))
+
+
+def _check(tensors: Mapping[str, Any], options: Options, first: int, classes: int) -> Batch:
+    batch = check_batch(tensors, SHARD, classes=classes)
+    refuse_illegal(batch, options)
+    columns = batch.logits.shape[1]
+    on_tiles = first % TILE == 0 and (columns % TILE == 0 or first + columns == classes)
+    if not (first >= 0 and first + columns <= classes and on_tiles):
+        raise TensorError(
+            f"columns {first} to {first + columns} of {classes} are not whole tiles of {TILE}",
+            field="first_class",
+        )
+    if batch.class_mask.ndim == 2:
+        raise TensorError("a mask of each row's own cannot be sharded", field="class_mask")
+    if options.tail == "bucket":
+        raise OptionError("tail=bucket cannot be sharded", field="tail")
+    if options.label_smoothing and options.smoothing == "others":
+        raise OptionError("smoothing=others cannot be sharded", field="smoothing")
+    return batch
+
+
+def _check_partials(partials: ClassPartials, batch: Batch) -> None:
+    if (partials.first_class, partials.columns) != (0, partials.classes):
+        raise TensorError("the partials do not cover every class", field="partials")
+    if len(partials.tiles) != batch.rows:
+        raise TensorError(
+            f"partials are of {len(partials.tiles)} rows, logits of {batch.rows}", field="partials"
+        )
