@@ -76,7 +76,9 @@ def _tensors(name: str, answer: Answer, case: Case) -> dict[str, Array]:
 def _rows(case: Case, names: tuple[str, ...]) -> dict[str, Answer]:
     """Return float answers a row: NaN where it is broken, 0 where it is ignored."""
     of_logits = (*PER_LOGIT, "hessian_vector_product")
-    shapes = {name: case.logits.shape if name in of_logits else (len(case.logits),) for name in names}
+    shapes = {
+        name: case.logits.shape if name in of_logits else (len(case.logits),) for name in names
+    }
     answers = {name: Answer.blank(shape, case) for name, shape in shapes.items()}
     for answer in answers.values():
         answer.high[case.rows.broken] = np.nan

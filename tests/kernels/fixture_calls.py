@@ -126,7 +126,7 @@ def _mixed() -> Iterator[Fixture]:
     name = "mixture-probabilities-others-float32"
     tensors = _probabilities(name, 5, 10, "float32") | _some_labels(name, 5, 10)
     words = "0.3 of a label and 0.7 of probabilities, smoothed over the other classes."
-    smoothing = {"label_smoothing": 0.1, "smoothing": "others"}
+    smoothing: dict[str, Any] = {"label_smoothing": 0.1, "smoothing": "others"}
     yield _call(name, words, tensors, hard_weight=0.3, **smoothing)
     name = "mixture-top-k-bucket-bfloat16"
     tensors = _top_k(name, 4, 33, "bfloat16") | _some_labels(name, 4, 33)
@@ -155,7 +155,7 @@ def _reduced() -> Iterator[Fixture]:
     yield _call(name, words, tensors, reduction="mean")
     name = "mean-over-rows-bfloat16"
     words = "A mean over rows, scaled by 65536."
-    options = {"reduction": "mean", "mean_over": "rows", "scale": 65536.0}
+    options: dict[str, Any] = {"reduction": "mean", "mean_over": "rows", "scale": 65536.0}
     yield _call(name, words, _labelled(name, 5, 33, "bfloat16"), **options)
     name = "sum-ignore-index-float64"
     tensors = _labelled(name, 6, 3, "float64", spread=9.0)
@@ -183,7 +183,7 @@ def _transformed() -> Iterator[Fixture]:
     name = "z-loss-mean-float32"
     tensors = _labelled(name, 5, 10)
     words = "z_loss, and a mean with a denominator of its own."
-    options = {"z_loss": 0.01, "reduction": "mean", "denominator": 7.3}
+    options: dict[str, Any] = {"z_loss": 0.01, "reduction": "mean", "denominator": 7.3}
     yield _call(name, words, tensors, **options)
     name = "softcap-float32"
     tensors = _labelled(name, 5, 10, spread=25.0)
@@ -196,7 +196,8 @@ def _transformed() -> Iterator[Fixture]:
 
 def _evaluations() -> Iterator[Fixture]:
     name = "softmax-float32"
-    tensors, many = _logits(name, 4, 33, "float32", spread=9.0), {"outputs": SOFTMAX_OUTPUTS}
+    tensors = _logits(name, 4, 33, "float32", spread=9.0)
+    many: dict[str, Any] = {"outputs": SOFTMAX_OUTPUTS}
     yield _call(name, "Softmax without a target.", tensors, "softmax", **many)
     name = "softmax-mask-float64"
     tensors = _logits(name, 4, 10, "float64") | {"class_mask": np.arange(10) != 4}
@@ -235,9 +236,9 @@ def _call(
 
 def _legal(tensors: Tensors, options: dict[str, Any]) -> Iterator[str]:
     for output in EVERY_OUTPUT:
-        of_labels = output in ("correct", "rank")
-        of_hessian = output == "hessian_diagonal"
-        if not (of_labels and "labels" not in tensors or of_hessian and "softcap" in options):
+        without_label = output in ("correct", "rank") and "labels" not in tensors
+        capped = output == "hessian_diagonal" and "softcap" in options
+        if not without_label and not capped:
             yield output
 
 

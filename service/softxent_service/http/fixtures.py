@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 from starlette.exceptions import HTTPException
 
 import softxent_service
@@ -15,6 +15,8 @@ from softxent_client.wire import SAFETENSORS
 from softxent_service.http import problems
 
 PATH = "/v1/fixtures"
+
+FOLDER = Path(softxent_service.__file__).parent / "fixtures"
 
 CACHE_CONTROL = "public, max-age=3600"
 """Files change with a release at most, and who has one asks with its ETag."""
@@ -31,7 +33,12 @@ class Fixture(BaseModel):
     shape: list[int] = Field(description="Of its logits.")
     bytes: int
     sha256: str
-    href: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def href(self) -> str:
+        """Return the path it is served at."""
+        return f"{PATH}/{self.name}"
 
 
 class Fixtures(BaseModel):
@@ -76,20 +83,13 @@ def answer(name: str, known: str) -> Response:
     if headers["etag"] in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
     headers["content-disposition"] = f'attachment; filename="{name}.safetensors"'
-    return _File((_folder() / f"{name}.safetensors").read_bytes(), headers=headers)
+    return _File((FOLDER / f"{name}.safetensors").read_bytes(), headers=headers)
 
 
 @cache
 def load_index() -> Fixtures:
     """Return the index that was written with the files."""
-    index = Fixtures.model_validate_json((_folder() / "index.json").read_bytes())
-    for fixture in index.fixtures:
-        fixture.href = f"{PATH}/{fixture.name}"
-    return index
-
-
-def _folder() -> Path:
-    return Path(softxent_service.__file__).parent / "fixtures"
+    return Fixtures.model_validate_json((FOLDER / "index.json").read_bytes())
 
 
 class _File(Response):
