@@ -30,14 +30,13 @@ def worst_errors(result: Any, case: Case) -> dict[str, float]:
     names = [name for name in case.outputs if name not in PLACES]
     worst = dict.fromkeys(names, 0.0)
     wanted: dict[int, dict[str, Exact]] = {}
-    for i in _ordinary(case):
+    for i in ordinary(case):
         row = case.row(i)
         wanted[i] = outputs(row, names)
         for name in names:
             if name != "loss" or case.option("reduction") == "none":
                 got = np.atleast_1d(np.asarray(getattr(result, name))[i])
-                floor = _floor(case, row, name)
-                errors = wanted[i][name].errors(got, floor, case.computed)
+                errors = wanted[i][name].errors(got, floor(case, row, name), case.computed)
                 worst[name] = max(worst[name], float(errors.max()))
     if "loss" in names and case.option("reduction") != "none":
         losses = {i: exact["loss"] for i, exact in wanted.items()}
@@ -48,10 +47,10 @@ def worst_errors(result: Any, case: Case) -> dict[str, float]:
 def worst_product_error(product: Array, case: Case) -> float:
     """Return the largest error in ulp of a Hessian-vector product [N, C], over ordinary rows."""
     worst = 0.0
-    for i in _ordinary(case):
+    for i in ordinary(case):
         row, name = case.row(i), "hessian_vector_product"
         exact = outputs(row, [name])[name]
-        errors = exact.errors(product[i], _floor(case, row, name), case.computed)
+        errors = exact.errors(product[i], floor(case, row, name), case.computed)
         worst = max(worst, float(errors.max()))
     return worst
 
@@ -62,11 +61,12 @@ def assert_accurate(result: Any, case: Case) -> None:
     assert all(error <= limit(case, name) for name, error in worst.items()), worst
 
 
-def _ordinary(case: Case) -> list[int]:
+def ordinary(case: Case) -> list[int]:
+    """Return the rows that are neither ignored nor broken."""
     return [int(i) for i in np.flatnonzero(~(case.rows.ignored | case.rows.broken))]
 
 
-def _floor(case: Case, row: Row, name: str) -> float:
+def floor(case: Case, row: Row, name: str) -> float:
     """Return how many smallest normal numbers the floor is: C, times what scales a row's output.
 
     Row weight, scale, divisor, the target's total, 1 / tau and the vector enlarge the floor as
@@ -95,7 +95,7 @@ def _error_of_sum(got: float, losses: dict[int, Exact], case: Case) -> float:
     if not np.isfinite([float(v) for v in values]).all():
         return 0.0 if not math.isfinite(got) else math.inf
     units: float = sum(
-        float(e.units(case.computed, _floor(case, case.row(i), "loss"))[0])
+        float(e.units(case.computed, floor(case, case.row(i), "loss"))[0])
         for i, e in losses.items()
     )
     with mp.workdps(60):
@@ -162,7 +162,7 @@ def _assert_masked_columns(result: Any, case: Case) -> None:
 
 
 def _assert_places(result: Any, case: Case) -> None:
-    for i in _ordinary(case):
+    for i in ordinary(case):
         allowed = places(case.row(i))
         if "prediction" in case.outputs:
             assert int(result.prediction[i]) in allowed.predictions
@@ -204,7 +204,7 @@ def rounded(case: Case) -> dict[str, Float64s]:
     names = [name for name in case.outputs if name in PER_ROW + PER_LOGIT]
     n, classes = case.logits.shape
     out = {k: np.full((n, classes) if k in PER_LOGIT else (n, 1), np.nan) for k in names}
-    for i in _ordinary(case):
+    for i in ordinary(case):
         for name, exact in outputs(case.row(i), names).items():
             out[name][i] = exact.high
     return {k: v if k in PER_LOGIT else v[:, 0] for k, v in out.items()}

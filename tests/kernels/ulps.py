@@ -49,6 +49,10 @@ class Exact(NamedTuple):
         size = np.maximum(self.operand, classes * float(info.tiny))
         return np.asarray(np.ldexp(1.0, np.frexp(size)[1] - info.nmant - 1), np.float64)
 
+    def allowance(self, stored: np.dtype[Any], computed: np.dtype[Any]) -> Float64s:
+        """Return the absolute error that counts for nothing: slack, and rounding to `stored`."""
+        return np.asarray(self.slack + _rounding(self.high, stored, computed), np.float64)
+
     def errors(self, got: Array, classes: float, dtype: Any = None) -> Float64s:
         """Return the errors of `got` in ulp of `dtype`, which it was computed in (its own if None).
 
@@ -58,7 +62,7 @@ class Exact(NamedTuple):
         given = got.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             away = np.abs((given - self.high) - self.low)
-            excess = away - self.slack - _rounding(self.high, got.dtype, dtype)
+            excess = away - self.allowance(got.dtype, dtype)
             error = np.maximum(excess, 0.0) / self.units(dtype, classes)
             right = np.isinf(given) & (given == self.high.astype(got.dtype).astype(np.float64))
         return np.where(right, 0.0, np.where(np.isfinite(error), error, np.inf))

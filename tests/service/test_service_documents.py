@@ -74,6 +74,8 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
         "/v1/softmax",
         "/v1/hessian_vector_product",
         "/v1/explain",
+        "/v1/fixtures",
+        "/v1/fixtures/{name}",
         "/v1/info",
         "/v2/health/live",
         "/v2/health/ready",
@@ -122,7 +124,10 @@ def test_openapi_tells_how_deep_tensors_are(service_url: str) -> None:
     assert answer["count"] == {"type": "integer"}
 
 
-@pytest.mark.parametrize("path", ["/v1/info", "/v2/health/live", "/v2/health/ready", "/docs"])
+HEADED = ("/v1/info", "/v1/fixtures", "/v1/fixtures/labels-float32", "/docs")
+
+
+@pytest.mark.parametrize("path", [*HEADED, "/v2/health/live", "/v2/health/ready"])
 def test_head_is_get_without_its_body(service_url: str, path: str) -> None:
     got, told = httpx.get(service_url + path), httpx.head(service_url + path)
     assert told.status_code == got.status_code == 200

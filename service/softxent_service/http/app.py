@@ -11,6 +11,7 @@ from softxent_service.http import explain
 from softxent_service.http.admission import Gate
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluation import EvaluationRoute
+from softxent_service.http.fixtures import fixture_routes
 from softxent_service.http.openapi import describe_routes
 from softxent_service.http.problems import add_problem_handlers
 from softxent_service.http.readiness import Readiness
@@ -37,6 +38,7 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
     app.add_middleware(Draining)
     add_problem_handlers(app)
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
+    app.include_router(fixture_routes(["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
         *(
@@ -63,7 +65,8 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         ),
     ]
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
-    documented = small_routes(settings, readiness, ["GET"]).routes
-    document = describe_routes(app, documented, settings.limits)
+    documented = [small_routes(settings, readiness, ["GET"]), fixture_routes(["GET"])]
+    routes = [route for router in documented for route in router.routes]
+    document = describe_routes(app, routes, settings.limits)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
