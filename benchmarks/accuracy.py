@@ -1,17 +1,17 @@
 """The worst error of every output beside other libraries, in the units of docs/numerics.md.
 
-Exact values come from mpmath with 60 + (largest gap) / 2.3 digits. A row of more than `DISTINCT`
-columns repeats that many distinct logits, so that a sum over the classes is a sum over distinct
-values, each times how often it stands there: nothing is approximated. Inputs are multiples of a
-power of two or are rounded to the type first; every library gets the same array.
+Exact values come from mpmath with 60 + (largest gap) / 2.3 digits, at most 930. A row of more than
+`DISTINCT` columns repeats that many distinct logits, so that a sum over the classes is a sum over
+distinct values, each times how often it stands there: nothing is approximated. Inputs are multiples
+of a power of two or are rounded to the type first; every library gets the same array.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.metadata
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from accuracy_peers import PEERS, SMOOTHING
-from exact_values import exact
+from accuracy_peers import PEERS, Problem, is_installed
+from exact_values import Target, exact
+from mpmath import mp, mpf
 from tables import table
 
 import softxent
@@ -33,13 +34,24 @@ BEGIN, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 DTYPES = ("float32", "float64")
 CLASSES = (1, 2, 10, 1_000, 32_000, 262_144)
 DISTINCT = 2_048
-OUTPUTS = (
-    "loss",
-    "gradient",
-    "log_normalizer",
-    "probabilities",
-    "loss, smoothed",
-    "gradient, smoothed",
+SMOOTHING = 0.1
+ENTRIES = 64
+
+LOGITS_ALONE = ("log_normalizer", "probabilities", "log_probabilities", "entropy")
+CURVATURE = ("hessian_diagonal", "hessian_vector_product")
+BOTH = ("loss", "gradient")
+KINDS: dict[str, tuple[str, ...]] = {
+    "": (*BOTH, *LOGITS_ALONE, *CURVATURE),
+    "smoothed": BOTH,
+    "soft": (*BOTH, "target_entropy"),
+    "top-k": BOTH,
+    "temperature 0.01": BOTH,
+    "temperature 100": BOTH,
+}
+"""The outputs that are measured of each kind of problem."""
+
+OUTPUTS = tuple(
+    f"{name}, {kind}" if kind else name for kind, names in KINDS.items() for name in names
 )
 
 
@@ -67,13 +79,46 @@ def families(classes: int) -> Iterator[tuple[str, Array]]:
         yield f"random, {unit:g}", bell(unit)
 
 
-def batches(dtype: str, classes: int) -> Iterator[tuple[str, Array, Array]]:
-    """Yield names, logits [n, classes] and labels [n]: at the maximum, the minimum, elsewhere."""
-    for name, logits in families(classes):
-        row = logits.astype(dtype)
-        places = {int(row.argmax()), int(row.argmin()), classes // 3}
-        labels = np.array(sorted(places))
-        yield name, np.tile(row, (len(labels), 1)), labels
+def problems(row: Array) -> Iterator[tuple[str, Problem, Target]]:
+    """Yield kinds, problems of one row of logits [C], and their exact targets."""
+    classes = row.size
+    logits = row.reshape(1, -1)
+    # A value of each distinct logit, so that equal logits are equal in every respect.
+    vector = ((np.unique(row, return_inverse=True)[1] * 7 % 11) / 8 - 0.5).astype(row.dtype)
+    common: dict[str, Any] = {"logits": logits, "vector": vector.reshape(1, -1)}
+    places = sorted({int(row.argmax()), int(row.argmin()), classes // 3})
+    for label in places:
+        hot = np.zeros(classes)
+        hot[label] = 1
+        yield "", Problem(**common, label=label), Target(hot, mpf, is_label=True)
+        smoothed = Problem(**common, label=label, smoothing=SMOOTHING)
+        yield "smoothed", smoothed, Target(hot, lambda t: _smooth(t, classes))
+        one_hot = Problem(**common, probabilities=hot.astype(row.dtype).reshape(1, -1))
+        yield "soft", one_hot, Target(hot, mpf)
+        for kind, temperature in (("temperature 0.01", 0.01), ("temperature 100", 100.0)):
+            tempered = Problem(**common, label=label, temperature=temperature)
+            yield kind, tempered, Target(hot, mpf, is_label=True)
+    for sharpness in (1.0, 0.7):
+        teacher = np.exp(sharpness * (row.astype(np.float64) - row.max()))
+        given = (teacher / teacher.sum()).astype(row.dtype)
+        yield "soft", Problem(**common, probabilities=given.reshape(1, -1)), Target(given, mpf)
+    yield _top_k(row, common)
+
+
+def _smooth(t: float, classes: int) -> mpf:
+    return (1 - mpf(SMOOTHING)) * t + mpf(SMOOTHING) / classes
+
+
+def _top_k(row: Array, common: dict[str, Any]) -> tuple[str, Problem, Target]:
+    """Return the problem of a teacher's largest entries, which are divided by their sum."""
+    best = np.argsort(-row, kind="stable")[:ENTRIES]
+    logs = (0.7 * (row[best].astype(np.float64) - row.max()) - 5.0).astype(row.dtype)
+    numbers = np.full(row.size, -np.inf)
+    numbers[best] = logs
+    with mp.workdps(100):
+        total = mp.fsum(mp.exp(float(v)) for v in logs)
+    problem = Problem(**common, indices=best.reshape(1, -1), log_probabilities=logs.reshape(1, -1))
+    return "top-k", problem, Target(numbers, lambda v: mp.exp(v) / total)
 
 
 # Measuring and printing -------------------------------------------------------------------------
@@ -81,15 +126,9 @@ def batches(dtype: str, classes: int) -> Iterator[tuple[str, Array, Array]]:
 
 def installed(names: Sequence[str]) -> dict[str, str | None]:
     """Return each library's version, None where it cannot be imported."""
-    versions: dict[str, str | None] = {}
-    for name in names:
-        try:
-            importlib.import_module(PEERS[name][0])
-        except ImportError:
-            versions[name] = None
-        else:
-            versions[name] = importlib.metadata.version(name)
-    return versions
+    return {
+        name: importlib.metadata.version(name) if is_installed(name) else None for name in names
+    }
 
 
 Worst = dict[tuple[str, str, str, int, str], float]
@@ -99,15 +138,18 @@ Worst = dict[tuple[str, str, str, int, str], float]
 def measure(dtype: str, classes: int, names: Sequence[str]) -> Worst:
     """Return the worst errors of each library over the rows of every family."""
     worst: Worst = {}
-    for family, logits, labels in batches(dtype, classes):
-        got = {name: PEERS[name][1](logits, labels) for name in names}
-        for i, label in enumerate(labels.tolist()):
-            wanted = exact(logits[i], label, 0.0) | exact(logits[i], label, SMOOTHING)
-            for name, outputs in got.items():
-                for output, values in outputs.items():
-                    key = name, dtype, output, classes, family
-                    error = wanted[output].worst(np.atleast_1d(values[i]), classes)
-                    worst[key] = max(worst.get(key, 0.0), error)
+    for family, logits in families(classes):
+        for kind, problem, target in problems(logits.astype(dtype)):
+            row, vector = problem.logits[0], problem.vector[0]
+            wanted = exact(row, target, problem.temperature, vector, KINDS[kind])
+            for output, values in wanted.items():
+                shown = f"{output}, {kind}" if kind else output
+                for name in names:
+                    got = PEERS[name][1](problem, output)
+                    if got is not None:
+                        key = name, dtype, shown, classes, family
+                        error = values.worst(got.reshape(-1), classes)
+                        worst[key] = max(worst.get(key, 0.0), error)
     return worst
 
 
@@ -171,6 +213,7 @@ def report(dtypes: Sequence[str], classes: Sequence[int], names: Sequence[str]) 
     worst: Worst = {}
     for dtype in dtypes:
         for count in classes:
+            print(f"accuracy: {dtype}, {count:,} classes", file=sys.stderr, flush=True)
             worst |= measure(dtype, count, present)
     told = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
     compared = [name for name in ("softxent", "torch", "scikit-learn") if name in present]

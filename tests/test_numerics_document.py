@@ -47,10 +47,13 @@ def generated() -> str:
 
 
 def test_table_holds_every_output_and_size() -> None:
-    outputs = [*softxent.OUTPUTS, "loss, smoothed", "gradient, smoothed"]
-    names = [f"{dtype} {output}" for dtype in ("float32", "float64") for output in outputs]
     found = ours(generated())
+    names = {name for name, _ in found}
     assert set(found) == {(name, classes) for name in names for classes in ALL_CLASSES}
+    floats = {*softxent.OUTPUTS, "hessian_vector_product"} - {"prediction", "correct", "rank"}
+    for dtype in ("float32", "float64"):
+        measured = [name.split(" ", 1)[1] for name in names if name.startswith(dtype)]
+        assert {name.partition(",")[0] for name in measured} == floats
 
 
 def test_measured_errors_keep_the_promise() -> None:

@@ -276,7 +276,8 @@ def _weights(
 
 def _class_weights(given: Mapping[str, Any], classes: int) -> npt.NDArray[np.float64]:
     weights = _weights("class_weights", given, (classes,))
-    refuse_bad_weights("class_weights", weights)
+    if weights.size:
+        refuse_bad_weights("class_weights", weights)
     return weights
 
 

@@ -123,18 +123,16 @@ def make_shard_task(task: Task, batch: Batch, shard: ShardArrays) -> ShardTask:
 
 def _outputs(batch: Batch, arrays: Arrays) -> dict[str, Any]:
     """Return the fields of a task that are written, empty where an output is not wanted."""
-    return {
-        f"{name}_out": flat_bits(arrays[name]) if name in arrays else empty
-        for name, empty in _empties(batch.logits.dtype, batch.computed).items()
-    }
+    wanted = {f"{name}_out": flat_bits(array) for name, array in arrays.items()}
+    return {**_empties(batch.logits.dtype, batch.computed), **wanted}
 
 
 @functools.lru_cache(maxsize=8)
 def _empties(stored: np.dtype[Any], computed: np.dtype[Any]) -> Arrays:
-    """Return an empty array for each output."""
+    """Return what stands for each output that is not wanted."""
     dtypes = {name: INTEGERS.get(name, computed) for name in OUTPUTS}
     dtypes |= dict.fromkeys(PER_LOGIT, stored)
-    return {name: flat_bits(np.empty(0, dtype)) for name, dtype in dtypes.items()}
+    return {f"{name}_out": flat_bits(np.empty(0, dtype)) for name, dtype in dtypes.items()}
 
 
 def ignored(options: Options) -> tuple[bool, int]:
