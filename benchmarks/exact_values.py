@@ -192,11 +192,12 @@ def _hessian_diagonal(p: Pairs) -> Exact:
 
 
 def _hessian_vector_product(p: Pairs) -> Exact:
-    mass, v = p.total(p.targets), p.vector
+    """Differences of the vector from its entry at the top: equal entries give exactly zero."""
+    mass, at_top = p.total(p.targets), p.vector[p.logits.index(max(p.logits))]
+    v = [x - at_top for x in p.vector]
     mean = p.total([a * x for a, x in zip(p.probabilities, v, strict=True)])
     values = [mass * a * (x - mean) / p.tau**2 for a, x in zip(p.probabilities, v, strict=True)]
-    at_top = v[max(range(len(v)), key=lambda i: p.logits[i])]
-    width = max(abs(x - at_top) for x in v)
+    width = max(abs(x) for x in v)
     sizes = [mass * a * width / p.tau**2 for a in p.probabilities]
     return Exact.of(values, [max(s, abs(g)) for s, g in zip(sizes, values, strict=True)])
 
