@@ -9,7 +9,7 @@ PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits test-peers lint fix bench accuracy demo
+.PHONY: help run test test-bits test-large test-peers lint fix bench bench-kernels accuracy demo
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -26,6 +26,10 @@ test: $(READY) ## run the tests; ARGS="-k name" passes flags
 test-bits: $(READY) ## compare bits over processor levels and without FMA in libm; takes minutes
 	@echo "test-bits: pytest tests/kernels/bits_on_every_target.py $(ARGS)"
 	@$(BIN)/python -m pytest tests/kernels/bits_on_every_target.py $(ARGS)
+
+test-large: $(READY) ## evaluate one batch of more than 2^31 logits; takes 6 GB of memory
+	@echo "test-large: pytest tests/large $(ARGS)"
+	@$(BIN)/python -m pytest tests/large $(ARGS)
 
 test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/conventions.md
 	@echo "test-peers: pytest tests/peers $(ARGS)"
@@ -51,6 +55,10 @@ fix: $(READY) ## format, and repair what can be repaired by machine
 bench: $(PEERS) ## measure, and print tables; ARGS passes flags
 	@echo "bench: benchmarks/run.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/run.py $(ARGS)
+
+bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, beside other libraries
+	@echo "bench-kernels: benchmarks/kernel_times.py $(ARGS)"
+	@.venv-peers/bin/python benchmarks/kernel_times.py $(ARGS)
 
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"

@@ -15,11 +15,11 @@ from contextlib import ExitStack, closing
 from functools import partial
 
 import numpy as np
-from kernel_times import medians
 from load import requests_a_second
 from raw import Bytes, RawConnection, request_head
 from servers import HOST, bare, service
 from tables import print_table
+from timing import medians
 
 from softxent_client import Client
 from softxent_client.wire import JSON, MEDIA_TYPES, SAFETENSORS

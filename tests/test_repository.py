@@ -17,7 +17,19 @@ import softxent
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*ROOT.glob("kernels/**/*.py"), *ROOT.glob("service/**/*.py")])
 COMPILATION = ROOT / "kernels/softxent/compiled/compilation.py"
-VERBS = ("run", "test", "test-bits", "test-peers", "lint", "fix", "bench", "accuracy", "demo")
+VERBS = (
+    "run",
+    "test",
+    "test-bits",
+    "test-large",
+    "test-peers",
+    "lint",
+    "fix",
+    "bench",
+    "bench-kernels",
+    "accuracy",
+    "demo",
+)
 
 
 def text(name: str) -> str:
