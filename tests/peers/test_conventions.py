@@ -17,9 +17,15 @@ import scipy.special
 import torch
 from peer_tables import assert_near, code, tables
 from sklearn._loss.loss import HalfMultinomialLoss
-from sklearn.metrics import log_loss
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from softxent import cross_entropy
+from softxent import (
+    cross_entropy,
+    hessian_vector_product,
+    log_softmax,
+    logsumexp,
+    softmax,
+)
 from softxent.results import CrossEntropyResult
 
 ULPS = 4
@@ -46,18 +52,30 @@ LIBRARIES = {
         {
             "HalfMultinomialLoss": HalfMultinomialLoss,
             "log_loss": log_loss,
+            "accuracy_score": accuracy_score,
+            "top_k_accuracy_score": top_k_accuracy_score,
             "special": scipy.special,
             "np": np,
         },
     ),
 }
-OURS = {"cross_entropy": cross_entropy, "np": np}
+OURS = {
+    "cross_entropy": cross_entropy,
+    "hessian_vector_product": hessian_vector_product,
+    "log_softmax": log_softmax,
+    "logsumexp": logsumexp,
+    "softmax": softmax,
+    "np": np,
+}
 
 
 def data(dtype: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays the document tells of."""
     rng = np.random.default_rng(3)
     labels = rng.integers(0, C, N)
+    others = np.random.default_rng(4)
+    teacher = others.dirichlet(np.ones(C), N).astype(dtype)
+    best = np.argsort(-teacher, axis=1)[:, :2]
     return {
         "logits": rng.uniform(-5, 5, (N, C)).astype(dtype),
         "labels": labels,
@@ -66,6 +84,10 @@ def data(dtype: str) -> dict[str, npt.NDArray[Any]]:
         "r": rng.uniform(0.5, 2, N).astype(dtype),
         "keep": np.arange(N) % 3 > 0,
         "allowed": (rng.uniform(size=(N, C)) < 0.6) | (labels[:, None] == np.arange(C)),
+        "teacher": teacher,
+        "best": best,
+        "logs": np.log(np.take_along_axis(teacher, best, axis=1)),
+        "directions": others.uniform(-1, 1, (N, C)).astype(dtype),
         "images": rng.uniform(-5, 5, (2, C, 3, 4)).astype(dtype),
         "pixels": rng.integers(0, C, (2, 3, 4)),
         "cells": rng.integers(0, 12, (2, C)),
