@@ -87,6 +87,12 @@ class RowsError(InputError):
         self.values = tuple(values)
         self.total = total
 
+    def __str__(self) -> str:
+        """Return the message and the rows, as a traceback shows them."""
+        rows = ", ".join(f"{r} ({v})" for r, v in zip(self.rows, self.values, strict=False))
+        more = ", ..." if self.total > len(self.rows) else ""
+        return f"{self.message}; rows {rows}{more}" if rows else self.message
+
     def details(self) -> dict[str, object]:
         """Return field, rows, values and total; values that JSON lacks are words."""
         return {

@@ -65,5 +65,6 @@ def test_first_middle_and_last_rows_are_those_of_small_batches(
 def test_a_bad_label_in_the_last_row_is_named(batch: tuple[Array, Array, Array]) -> None:
     logits, labels, _ = batch
     labels[-1] = logits.shape[1]
-    with pytest.raises(LabelError, match=f"{len(labels) - 1}"):
+    with pytest.raises(LabelError, match=f"; rows {len(labels) - 1} ") as refused:
         cross_entropy(logits, labels, outputs=("loss",))
+    assert refused.value.total == 1
