@@ -12,9 +12,9 @@ import numpy as np
 
 from softxent.compiled.compilation import inlined
 from softxent.compiled.descriptions import describe_row, write_blank
-from softxent.compiled.exact_sum import accumulate
+from softxent.compiled.exact_sum import accumulate_all
 from softxent.compiled.lanes import LANES
-from softxent.compiled.narrow import FIELDS, NARROW, evaluate_group
+from softxent.compiled.narrow import NARROW, evaluate_group
 from softxent.compiled.rows import Scratch, evaluate_row
 from softxent.compiled.softmax import PARTIALS
 from softxent.compiled.span import as_span, element_of, hold
@@ -74,24 +74,21 @@ def describe_rows(task, _inner, first, last, _words_out):
 @inlined
 def evaluate_groups(task, first, last):
     """Evaluate rows in lanes, sixteen at a time."""
-    element = element_of(task.logits)
+    size = (task.classes + LANES - 1) // LANES * LANES * LANES
     room = (
-        np.empty(task.classes * LANES, element),
-        np.empty(task.classes * LANES, element),
-        np.empty(FIELDS),
-        np.empty(LANES, np.bool_),
+        np.empty(size, element_of(task.logits)),
+        np.empty(size, element_of(task.logits)),
     )
-    z, e, fields, taken = as_span(room[0]), as_span(room[1]), as_span(room[2]), as_span(room[3])
+    z, e = as_span(room[0]), as_span(room[1])
     for group in range(first, last, LANES):
-        evaluate_group(task, group, min(LANES, last - group), z, e, fields, taken)
+        evaluate_group(task, group, min(LANES, last - group), z, e)
     hold(room)
 
 
 @inlined
 def accumulate_losses(task, first, last, words_out):
     """Add the losses of some rows to an accumulator."""
-    for row in range(first, last):
-        accumulate(words_out, np.float64(task.loss_out[row]))
+    accumulate_all(words_out, task.loss_out, first, last)
 
 
 @inlined

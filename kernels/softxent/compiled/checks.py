@@ -57,6 +57,11 @@ def weigh_rows(
     `infinity` is the pattern of infinity in `stored_target`. faults_out uint8 [N], zeroed, takes
     one of the numbers above for each row that is at fault.
     """
+    plain = row_weights.size + class_weights.size + entries + target.size + stored_target.size == 0
+    if plain and vectors.size + mask.size == 0 and labels.size > 0:
+        count = count_labels(labels, classes, ignores, ignore_index)
+        if count >= 0:
+            return count
     count, found = 0, False
     seen = np.zeros(classes if entries > 1 and rows > 0 else 0, np.int64)
     for row in range(rows):
@@ -95,6 +100,19 @@ def weigh_rows(
         elif row_weights.size > 0:
             accumulate(words_out, weight)
     return -1 if found else count
+
+
+@inlined
+def count_labels(labels, classes, ignores, ignore_index):
+    """Return how many labels are not ignored, or -1 if one of those is no class."""
+    count, bad = 0, 0
+    for row in range(labels.size):
+        label = labels[row]
+        taken = not (ignores and label == ignore_index)
+        good = (label >= 0) & (label < classes)
+        count += taken
+        bad += taken & (not good)
+    return count if bad == 0 else -1
 
 
 @inlined

@@ -246,3 +246,37 @@ def log_pair(u, u_low):
     n = from_bits(k + _MAGIC_BITS) - _MAGIC
     low = fma(w, fma(q, z, half_square), fma(n, FLOAT64.ln2_low, u_low / u))
     return fma(n, FLOAT64.ln2_high, f - (half_square - low))
+
+
+# As precise as the elements of an array need: float64 alone has digits to spare for float32.
+
+
+@inlined
+def exp_unit(x, v, n):
+    """Return exp(v) * 2^n, where that lies in [1/2, 2], as an unevaluated sum of two float64."""
+    if format_of(x).exponent_bias == 127.0:
+        r = fma(n, FLOAT64.ln2_high, v) + n * FLOAT64.ln2_low
+        return fma(r * r, exp_quotient(r), r) + 1.0, 0.0 * r
+    return exp_pair(v, 0.0 * n, n)
+
+
+@inlined
+def log1p_for(x, s):
+    """Return log(1 + s) as `log1p` does."""
+    return log1p(s)
+
+
+@inlined
+def divide_for(x, a, a_low, b, b_low):
+    """Return (a + a_low) / (b + b_low) as an unevaluated sum of two float64."""
+    if format_of(x).exponent_bias == 127.0:
+        return a / b, 0.0 * b
+    return divide_pair(a, a_low, b, b_low)
+
+
+@inlined
+def times_for(x, factor, value, value_low):
+    """Return factor * (value + value_low)."""
+    if format_of(x).exponent_bias == 127.0:
+        return factor * value
+    return fma(factor, value, factor * value_low)

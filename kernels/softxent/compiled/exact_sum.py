@@ -14,12 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.lanes import bits
+from softxent.compiled.elementary import two_sum
+from softxent.compiled.folding import any_lane, lane
+from softxent.compiled.lanes import LANES, bits, select, spread, widen
+from softxent.compiled.memory import load_first
 
 DIGITS = 67
 WORDS = DIGITS + 3
 _NAN, _INF, _MINUS_INF = DIGITS, DIGITS + 1, DIGITS + 2
 _ONE = 1 << 1074
+_TAME = 2.0**900
+"""Of values below this, 2^63 add up to less than the largest float64."""
 
 
 @inlined
@@ -51,6 +56,33 @@ def accumulate(words, value):
         words[digit] += low
         words[digit + 1] += middle
         words[digit + 2] += high
+
+
+@inlined
+def accumulate_all(words, values, first, last):
+    """Add values first .. last to an accumulator.
+
+    They are added in lanes for as long as that is exact: the second level takes what the first
+    rounds off, and what the second rounds off, rarely anything, goes to the accumulator at once.
+    """
+    high, low = spread(0.0), spread(0.0)
+    for i in range(first, last, LANES):
+        v = widen(load_first(values, i, last - i, 0.0))
+        tame = (v < _TAME) & (v > -_TAME)
+        high, rest = two_sum(high, select(tame, v, 0.0))
+        low, rest = two_sum(low, rest)
+        rest = select(tame, rest, v)
+        if any_lane(rest != 0.0):
+            accumulate_lanes(words, rest)
+    accumulate_lanes(words, high)
+    accumulate_lanes(words, low)
+
+
+@inlined
+def accumulate_lanes(words, values):
+    """Add sixteen lanes to an accumulator."""
+    for r in range(LANES):
+        accumulate(words, lane(values, r))
 
 
 def total(words: npt.NDArray[np.int64]) -> float:

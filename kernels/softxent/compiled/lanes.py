@@ -129,6 +129,12 @@ _operator(
     lambda b, x, y: b.icmp_signed("==", x, y),
     compares=True,
 )
+_operator(
+    operator.ne,
+    lambda b, x, y: b.fcmp_unordered("!=", x, y),
+    lambda b, x, y: b.icmp_signed("!=", x, y),
+    compares=True,
+)
 _operator(operator.and_, None, ir.IRBuilder.and_)
 _operator(operator.or_, None, ir.IRBuilder.or_)
 
@@ -225,11 +231,12 @@ def narrow(typing: Any, value: Any, like: Any) -> Any:
 
 @intrinsic
 def to_int32(typing: Any, value: Any) -> Any:
-    """uint16 lanes as int32 lanes."""
+    """uint16 lanes as int32 lanes, or the low 32 bits of int64 lanes."""
     t = Lanes(types.int32, value.count)
+    cast: Any = ir.IRBuilder.zext if value.element.bitwidth < 32 else ir.IRBuilder.trunc
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.zext(args[0], context.get_value_type(t))
+        return cast(builder, args[0], context.get_value_type(t))
 
     return t(value), build
 

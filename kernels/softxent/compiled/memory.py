@@ -12,11 +12,12 @@ from softxent.compiled.lanes import I32, LANES, Lanes, convert, intrinsic, sprea
 from softxent.compiled.span import UNALIGNED, pointer
 
 
-def _vector_pointer(
-    context: Any, builder: Any, t: Lanes, array_type: Any, array: Any, i: Any
+def vector_pointer(
+    context: Any, builder: Any, vector: Any, array_type: Any, array: Any, index: Any
 ) -> Any:
-    at = pointer(context, builder, array_type, array, i)
-    return builder.bitcast(at, context.get_value_type(t).as_pointer())
+    """Return the LLVM pointer to a vector that begins at an element."""
+    at = pointer(context, builder, array_type, array, index)
+    return builder.bitcast(at, vector.as_pointer())
 
 
 @intrinsic
@@ -25,7 +26,8 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     t = Lanes(array.dtype)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _vector_pointer(context, builder, t, array, *args)
+        vector = context.get_value_type(t)
+        at = vector_pointer(context, builder, vector, array, *args)
         return builder.load(at, align=UNALIGNED)
 
     return t(array, types.intp), build
@@ -36,11 +38,29 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index : index + 16] = value."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _vector_pointer(context, builder, value, array, *args[:2])
+        at = vector_pointer(context, builder, args[2].type, array, *args[:2])
         builder.store(args[2], at, align=UNALIGNED)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), build
+
+
+def first_in(builder: Any, count: Any, lanes: int) -> Any:
+    """Return the LLVM mask of the first `count` lanes."""
+    vector = ir.VectorType(ir.IntType(64), lanes)
+    numbers = ir.Constant(vector, list(range(lanes)))
+    return builder.icmp_signed("<", numbers, spread_value(builder, count, vector))
+
+
+@intrinsic
+def first_lanes(typing: Any, count: Any) -> Any:
+    """Whether a lane is among the first `count`."""
+    t = Lanes(types.boolean)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return first_in(builder, args[0], LANES)
+
+    return t(types.intp), build
 
 
 def _llvm_name(t: Lanes) -> str:
@@ -48,11 +68,31 @@ def _llvm_name(t: Lanes) -> str:
     return f"v{t.count}{kind}{t.element.bitwidth}"
 
 
-def _first(builder: Any, count: Any, lanes: int) -> Any:
-    """Return the mask of the first `count` lanes."""
-    vector = ir.VectorType(ir.IntType(64), lanes)
-    numbers = ir.Constant(vector, list(range(lanes)))
-    return builder.icmp_signed("<", numbers, spread_value(builder, count, vector))
+def masked_load(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, count: Any, fill: Any
+) -> Any:
+    """Return the LLVM vector of the first `count` elements from an index; `fill` None is zeros."""
+    t = Lanes(kind.dtype)
+    vector = context.get_value_type(t)
+    at = vector_pointer(context, builder, vector, kind, array, index)
+    mask = first_in(builder, count, LANES)
+    rest = ir.Constant(vector, None) if fill is None else fill
+    name = f"llvm.masked.load.{_llvm_name(t)}.p0"
+    signature = ir.FunctionType(vector, [at.type, I32, mask.type, vector])
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    return builder.call(function, [at, I32(UNALIGNED), mask, rest])
+
+
+def masked_store(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, count: Any, value: Any
+) -> None:
+    """Store the first `count` lanes of an LLVM vector from an index on."""
+    at = vector_pointer(context, builder, value.type, kind, array, index)
+    mask = first_in(builder, count, LANES)
+    name = f"llvm.masked.store.{_llvm_name(Lanes(kind.dtype))}.p0"
+    signature = ir.FunctionType(ir.VoidType(), [value.type, at.type, I32, mask.type])
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    builder.call(function, [value, at, I32(UNALIGNED), mask])
 
 
 @intrinsic
@@ -61,17 +101,8 @@ def load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> An
     t = Lanes(array.dtype)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _vector_pointer(context, builder, t, array, *args[:2])
-        vector = context.get_value_type(t)
-        mask = _first(builder, args[2], t.count)
         rest = convert(context, builder, args[3], fill, t)
-        name = f"llvm.masked.load.{_llvm_name(t)}.p0"
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [at.type, I32, mask.type, vector]),
-            name,
-        )
-        return builder.call(function, [at, I32(UNALIGNED), mask, rest])
+        return masked_load(context, builder, array, *args[:3], rest)
 
     return t(array, types.intp, types.intp, fill), build
 
@@ -81,15 +112,7 @@ def store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> 
     """array[index : index + count] = the first lanes of value; writes no further."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        at = _vector_pointer(context, builder, value, array, *args[:2])
-        mask = _first(builder, args[2], value.count)
-        name = f"llvm.masked.store.{_llvm_name(value)}.p0"
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [args[3].type, at.type, I32, mask.type]),
-            name,
-        )
-        builder.call(function, [args[3], at, I32(UNALIGNED), mask])
+        masked_store(context, builder, array, *args)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), build

@@ -9,195 +9,255 @@ Which layout a batch takes depends on its number of classes alone.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.elementary import divide_pair, exp_pair, format_of, log1p, two_sum
+from softxent.compiled.elementary import (
+    divide_for,
+    exp_unit,
+    format_of,
+    log1p_for,
+    times_for,
+    two_sum,
+)
 from softxent.compiled.folding import add_lanes, any_lane
-from softxent.compiled.lanes import LANES, fma, narrow, select, spread, spread_as, widen
-from softxent.compiled.memory import load, store
+from softxent.compiled.lanes import (
+    LANES,
+    fma,
+    narrow,
+    select,
+    spread,
+    spread_as,
+    to_int32,
+    widen,
+)
+from softxent.compiled.memory import first_lanes, load, load_first, store, store_first
 from softxent.compiled.softmax import out_of_range
 from softxent.compiled.tiles import exponentials, reference
+from softxent.compiled.transposing import columns_from, columns_to
 
 NARROW = 32
 """Up to this many classes, rows stand in lanes."""
 
-(
-    _LABEL_LOGIT,
-    _LABEL_WEIGHT,
-    _LABEL_OTHERS,
-    _LABEL_POWER,
-    _FACTOR,
-    _LOSS,
-    _LOG_NORMALIZER,
-    _AT_LABEL,
-    _LABEL_MASS,
-    _TOP_SHARE,
-    _TOP,
-) = range(0, 11 * LANES, LANES)
-FIELDS = 11 * LANES
-"""float64 values of scratch for a group: each of the eleven above for every lane."""
+
+class Target(NamedTuple):
+    """What the targets of sixteen rows come to: lanes of float64, but for label and taken."""
+
+    taken: Any
+    """Whether there is a row, and it is not ignored."""
+    label: Any
+    """int32; -1 where there is none."""
+    own: Any
+    """The label's mass without its share of smoothing's."""
+    weight: Any
+    """The label's class weight."""
+    others: Any
+    """The sum of all class weights but that."""
+    mass: Any
+    """T."""
+    factor: Any
+    """Row weight times scale."""
+
+
+class PassA(NamedTuple):
+    """What a pass over the logits of sixteen rows finds: lanes of float64, but for the peak."""
+
+    maximum: Any
+    ties: Any
+    others: Any
+    """The sum of the exponentials of all that are not the maximum."""
+    unit: Any
+    """What turns an exponential, less its headroom, into exp(x - maximum), in two parts."""
+    unit_low: Any
+    peak: Any
+    """The exponential of the maximum, as it is kept."""
+    label_logit: Any
+    label_power: Any
+
+
+class Linear(NamedTuple):
+    """An output as a linear map of the exponentials, and where it is not: lanes of float64."""
+
+    a: Any
+    b: Any
+    """Element j is a e_j, less the headroom, - b w_j,"""
+    at_peak: Any
+    """at the maximum this - b w_j,"""
+    label: Any
+    at_label: Any
+    """and at the label this."""
+    dominated: Any
+    """Where smoothing's mass meets a maximum of more than 1/2 that is not the label, it is"""
+    factor: Any
+    own: Any
+    top_share: Any
+    """factor (own + what smoothing gives the other classes - top_share)."""
 
 
 @inlined
-def evaluate_group(task, first, rows, z, e, fields, taken):
-    """Evaluate rows first .. first + rows, at most LANES of them; set `taken` where not ignored.
+def evaluate_group(task, first, rows, z, e):
+    """Evaluate rows first .. first + rows, at most LANES of them.
 
-    Scratch: z and e [classes * LANES] of the logits' dtype, fields [FIELDS] float64, taken
-    [LANES].
+    Scratch: z and e [columns * LANES] of the logits' dtype, C rounded up to a multiple of LANES.
     """
     classes = task.classes
-    weighted = task.class_weights.size > 0
-    every = gather(task, first, rows, z, fields, taken)
-    maximum, centre, exponent, ties, others, top, peak = group_pass_a(z, e, classes)
-    headroom = format_of(z).headroom
-    lift = 2.0**-headroom
-    unit, unit_low = exp_pair(centre - maximum, spread(0.0), exponent + headroom)
-    S = (ties - 1.0) + fma(others, unit * lift, others * (unit_low * lift))
-    valid = (maximum < np.inf) & (maximum > -np.inf) & (S > -1.0)
-    spread_mass = task.spread_mass
-    shortfall = spread(0.0)
-    if spread_mass > 0.0:
-        shortfall = group_shortfall(z, classes, maximum, task.class_weights)
-    label_logit = load(fields, _LABEL_LOGIT)
-    label_weight = load(fields, _LABEL_WEIGHT)
-    label_others = load(fields, _LABEL_OTHERS)
+    target = read_group(task, first, rows)
+    for j in range(0, classes, LANES):
+        columns_from(
+            task.logits, first * classes + j, classes, min(LANES, classes - j), target.taken,
+            z, j * LANES,
+        )  # fmt: skip
+    found = group_pass_a(z, e, classes, target.label)
+    m = found.maximum
+    lift = 2.0 ** -format_of(z).headroom
+    S = (found.ties - 1.0) + (
+        fma(found.others, found.unit * lift, found.others * (found.unit_low * lift))
+    )
+    valid = (m < np.inf) & (m > -np.inf) & (S > -1.0)
+    nan = spread(np.nan)
     D, D_low = two_sum(1.0, S)
-    log_D, mass, label_mass, loss = loss_terms(
-        maximum, S, label_logit, shortfall, label_weight, label_others, task.smoothing,
-        spread_mass, weighted,
-    )  # fmt: skip
-    lse = maximum + log_D
-    extra = 2.0 * task.z_loss * lse
+    log_D = log1p_for(z, S)
+    lse = m + log_D
+    loss = group_loss(task, z, m, log_D, found.label_logit, target)
     if task.z_loss > 0.0:
         loss = loss + task.z_loss * (lse * lse)
-    factor = load(fields, _FACTOR)
-    nan = spread(np.nan)
-    store(fields, _LOSS, select(valid, loss * factor + 0.0, nan))
-    store(fields, _LOG_NORMALIZER, select(valid, lse, nan))
-    write_row_values(task, fields, taken, first, rows)
-    share, share_low = divide_pair(unit, unit_low, D, D_low)
+    loss = select(valid, loss * target.factor + 0.0, nan)
+    write_values(task.loss_out, first, rows, target.taken, loss)
+    if task.log_normalizer_out.size > 0:
+        write_values(task.log_normalizer_out, first, rows, target.taken, select(valid, lse, nan))
+    share, share_low = divide_for(z, found.unit, found.unit_low, D, D_low)
+    largest, largest_low = divide_for(z, spread(1.0), spread(0.0), D, D_low)
     if task.probabilities_out.size > 0:
-        group_pass_b(
-            e, z, classes, select(valid, spread(1.0), nan), spread(0.0), share, share_low,
-            D, D_low, peak, task.class_weights,
+        mass = select(valid, spread(1.0), nan)
+        zero = spread(0.0)
+        linear = Linear(
+            times_for(z, mass, share, share_low), zero, times_for(z, mass, largest, largest_low),
+            spread(np.int32(-1)), zero, S < -2.0, zero, zero, zero,
         )  # fmt: skip
-        scatter(z, classes, first, rows, taken, every, task.probabilities_out)
+        group_pass_b(task, e, z, found.peak, linear)
+        write_rows(z, first, rows, target.taken, task.probabilities_out, classes)
     if task.gradient_out.size > 0:
-        factor = factor / task.divisor
-        for r in range(rows):
-            label = task.labels[first + r] if taken[r] else 0
-            fields[_LABEL_POWER + r] = e[label * LANES + r]
-        p = (load(fields, _LABEL_POWER) * lift) * (share + share_low)
-        at_label = label_gradient(
-            label_logit == maximum, S, D, p, mass, label_mass, label_weight, label_others,
-            spread_mass,
-        )  # fmt: skip
-        top_share = mass * (S / D)
+        factor = target.factor
+        if task.divisor != 1.0:
+            factor = factor / task.divisor
+        mass = target.mass
+        p = (found.label_power * lift) * (share + share_low)
+        rest = S / D
+        at_label = label_gradient(found.label_logit == m, S < 1.0, rest, p, target, task.spread_mass)
+        top_share = mass * rest
         if task.z_loss > 0.0:
+            extra = 2.0 * task.z_loss * lse
             at_label = at_label + extra * p
             top_share = top_share - extra * (1.0 / D)
             mass = mass + extra
-        store(fields, _AT_LABEL, select(valid, factor * at_label + 0.0, nan))
-        dominated = (S < 1.0) & (label_logit < maximum)
-        store(fields, _TOP, select(dominated, top, -1.0))
-        store(fields, _LABEL_MASS, label_mass)
-        store(fields, _TOP_SHARE, top_share)
-        group_pass_b(
-            e, e, classes, select(valid, factor * mass, nan), factor * spread_mass,
-            share, share_low, D, D_low, peak, task.class_weights,
+        at_label = select(valid, factor * at_label + 0.0, nan)
+        mass = select(valid, factor * mass, nan)
+        linear = Linear(
+            times_for(z, mass, share, share_low), factor * task.spread_mass,
+            times_for(z, mass, largest, largest_low), target.label, at_label,
+            (S < 1.0) & (found.label_logit < m), factor, target.own, top_share,
         )  # fmt: skip
-        scatter(e, classes, first, rows, taken, every, task.gradient_out)
-        put_right(task, first, rows, fields, taken)
+        group_pass_b(task, e, e, found.peak, linear)
+        write_rows(e, first, rows, target.taken, task.gradient_out, classes)
 
 
 @inlined
-def gather(task, first, rows, z, fields, taken):
-    """Transpose logits into scratch, zeros in lanes without a row; return whether all have one."""
-    classes = task.classes
-    weighted = task.class_weights.size > 0
-    labelled = task.labels.size > 0
-    every = True
-    for r in range(LANES):
-        row = first + r
-        row_weight = 0.0
-        ignores = labelled and task.ignores
-        if r < rows and not (ignores and task.labels[row] == task.ignore_index):
-            row_weight = task.row_weights[row] if task.row_weights.size > 0 else 1.0
-        taken[r] = row_weight > 0.0
-        every = every and taken[r]
-        label = task.labels[row] if labelled and taken[r] else 0
-        fields[_LABEL_LOGIT + r] = task.logits[row * classes + label] if taken[r] else 0.0
-        # Without a label there is no loss to speak of: log D, which is finite, stands for it.
-        fields[_LABEL_WEIGHT + r] = 0.0
-        if labelled:
-            fields[_LABEL_WEIGHT + r] = task.class_weights[label] if weighted else 1.0
-        fields[_LABEL_OTHERS + r] = task.other_weights[label] if weighted else classes - 1.0
-        fields[_FACTOR + r] = row_weight * task.scale
-    x = task.logits
-    if every:
-        for j in range(classes):
-            for r in range(LANES):
-                z[j * LANES + r] = x[(first + r) * classes + j]
-    else:
-        for r in range(LANES):
-            for j in range(classes):
-                z[j * LANES + r] = x[(first + r) * classes + j] if taken[r] else 0.0
-    return every
+def read_group(task, first, rows):
+    """Return the targets of some rows."""
+    taken = first_lanes(rows)
+    label = spread(np.int32(-1))
+    own, weight, others = spread(0.0), spread(0.0), spread(task.classes - 1.0)
+    if task.labels.size > 0:
+        given = load_first(task.labels, first, rows, -1)
+        if task.ignores:
+            taken = taken & (given != task.ignore_index)
+        label = to_int32(given)
+        weight = spread(1.0)
+        if task.class_weights.size > 0:
+            for j in range(task.classes):
+                at_label = label == j
+                weight = select(at_label, task.class_weights[j], weight)
+                others = select(at_label, task.other_weights[j], others)
+        own = weight * (1.0 - task.smoothing)
+    factor = spread(task.scale)
+    if task.row_weights.size > 0:
+        row_weight = load_first(task.row_weights, first, rows, 0.0)
+        taken = taken & (row_weight > 0.0)
+        factor = row_weight * task.scale
+    mass = spread(1.0)
+    if task.class_weights.size > 0:
+        mass = own + (task.spread_mass * weight + task.spread_mass * others)
+    return Target(taken, label, own, weight, others, mass, factor)
 
 
 @inlined
-def loss_terms(m, S, z, shortfall, label_weight, label_others, smoothing, spread_mass, weighted):
-    """Return log D, the total T of the target, the label's own part of T, and the loss.
+def group_loss(task, x, m, log_D, label_logit, target):
+    """Return T log D + sum_j t_j (m - x_j) in lanes.
 
-    z is the label's logit, `shortfall` sum_j w_j (m - x_j),
-    `label_others` the sum of all class weights but the label's, `spread_mass` eps / C.
+    Without a label there is no loss to speak of: log D, which is finite, stands for it.
     """
-    log_D = log1p(S)
-    label_mass = label_weight * (1.0 - smoothing)
-    mass = label_mass + (spread_mass * label_weight + spread_mass * label_others)
-    if not weighted:
-        mass = label_mass * 0.0 + 1.0
-    loss = mass * log_D + select(label_mass > 0.0, label_mass * (m - z), 0.0)
-    if spread_mass > 0.0:
-        loss = loss + spread_mass * shortfall
-    return log_D, mass, label_mass, loss
+    loss = target.mass * log_D
+    loss = loss + select(target.own > 0.0, target.own * (m - label_logit), 0.0)
+    if task.spread_mass > 0.0:
+        loss = loss + task.spread_mass * group_shortfall(x, task.classes, m, task.class_weights)
+    return loss
 
 
 @inlined
-def label_gradient(at_maximum, S, D, p, mass, label_mass, label_weight, label_others, spread_mass):
-    """Return the gradient at the label, T p - t, from 1 - p = S / D where it is the maximum."""
-    dominating = spread_mass * label_others - mass * (S / D)
+def label_gradient(at_maximum, dominating, rest, p, target, spread_mass):
+    """Return the gradient at the label, T p - t, from `rest`, 1 - p, where it is the maximum."""
+    from_rest = spread_mass * target.others - target.mass * rest
     if spread_mass == 0.0:
-        return select(at_maximum, dominating, mass * (p - 1.0))
-    elsewhere = mass * p - (label_mass + spread_mass * label_weight)
-    return select(at_maximum & (S < 1.0), dominating, elsewhere)
+        return select(at_maximum, from_rest, target.mass * (p - 1.0))
+    elsewhere = target.mass * p - (target.own + spread_mass * target.weight)
+    return select(at_maximum & dominating, from_rest, elsewhere)
 
 
 @inlined
-def group_pass_a(z, e, classes):
-    """Return maximum, (centre, exponent), ties, the sum of the other exponentials, where the last
-    maximum stands, all lanes of float64, and its exponential; write the exponentials to e."""
+def group_pass_a(z, e, classes, label):
+    """Return what there is to know of the logits in z; write their exponentials to e."""
     m = load(z, 0)
-    for j in range(LANES, classes * LANES, LANES):
-        v = load(z, j)
+    for j in range(1, classes):
+        v = load(z, j * LANES)
         m = select(v > m, v, m)
     maximum = widen(m)
     centre, exponent = reference(maximum, z)
-    narrow_centre, narrow_exponent = narrow(centre, z), narrow(exponent, z)
+    unit, unit_low = exp_unit(z, centre - maximum, exponent + format_of(z).headroom)
+    centre, exponent = narrow(centre, z), narrow(exponent, z)
     zero = spread_as(0.0, z)
-    peak = zero
-    total, low, ties, top = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
-    for j in range(classes):
-        v = load(z, j * LANES)
-        power = exponentials(v, z, narrow_centre, narrow_exponent)
-        store(e, j * LANES, power)
-        tie = v == m
-        ties = ties + select(tie, spread(1.0), spread(0.0))
-        top = select(tie, spread(np.float64(j)), top)
-        peak = select(tie, power, peak)
-        total, low = add_lanes(total, low, select(tie, zero, power))
-    return maximum, centre, exponent, ties, total + low, top, peak
+    ties, logit, power = zero, zero, zero
+    total, low = spread(0.0), spread(0.0)
+    whole = classes // 4 * 4
+    for j in range(0, whole, 4):
+        e0, ties, logit, power = column(z, e, j, m, centre, exponent, label, ties, logit, power)
+        e1, ties, logit, power = column(z, e, j + 1, m, centre, exponent, label, ties, logit, power)
+        e2, ties, logit, power = column(z, e, j + 2, m, centre, exponent, label, ties, logit, power)
+        e3, ties, logit, power = column(z, e, j + 3, m, centre, exponent, label, ties, logit, power)
+        total, low = add_lanes(total, low, (e0 + e1) + (e2 + e3))
+    for j in range(whole, classes):
+        e0, ties, logit, power = column(z, e, j, m, centre, exponent, label, ties, logit, power)
+        total, low = add_lanes(total, low, e0)
+    peak = exponentials(m, z, centre, exponent)
+    return PassA(
+        maximum, widen(ties), total + low, unit, unit_low, peak, widen(logit), widen(power)
+    )
+
+
+@inlined
+def column(z, e, j, m, centre, exponent, label, ties, logit, power):
+    """Keep the exponentials of a column; return those below the maximum, and what is counted."""
+    v = load(z, j * LANES)
+    kept = exponentials(v, z, centre, exponent)
+    store(e, j * LANES, kept)
+    tie, at_label = v == m, label == j
+    return (
+        select(tie, 0.0, kept),
+        ties + select(tie, spread_as(1.0, z), 0.0),
+        select(at_label, v, logit),
+        select(at_label, kept, power),
+    )
 
 
 @inlined
@@ -213,62 +273,43 @@ def group_shortfall(z, classes, maximum, class_weights):
 
 
 @inlined
-def group_pass_b(e, out, classes, mass, b, share, share_low, D, D_low, peak, class_weights):
-    """Write mass p_j - b w_j in lanes from the kept exponentials; e and out may be one array.
+def group_pass_b(task, e, out, peak, linear):
+    """Write an output in lanes from the kept exponentials; e and out may be one array.
 
     A lane whose factors leave the elements' normal range is computed in float64, alone.
     """
-    largest, largest_low = divide_pair(spread(1.0), spread(0.0), D, D_low)
-    at_peak = fma(mass, largest, mass * largest_low)
-    a = fma(mass, share, mass * share_low)
+    weighted = task.class_weights.size > 0
     lift = 2.0 ** -format_of(e).headroom
-    narrow_a = narrow(a * lift, e)
-    wide = out_of_range(a, e) | out_of_range(b, e)
+    narrow_a = narrow(linear.a * lift, e)
+    at_label = narrow(linear.at_label, e)
+    wide = out_of_range(linear.a, e) | out_of_range(linear.b, e)
     any_wide = any_lane(wide)
-    for j in range(classes):
-        t = (0.0 - b) * (class_weights[j] if class_weights.size > 0 else 1.0)
+    smooth = task.spread_mass > 0.0
+    for j in range(task.classes):
+        t = (0.0 - linear.b) * (task.class_weights[j] if weighted else 1.0)
         v = load(e, j * LANES)
-        value = select(v == peak, narrow(at_peak + t, e), fma(v, narrow_a, narrow(t, e)))
+        value = select(v == peak, narrow(linear.at_peak + t, e), fma(v, narrow_a, narrow(t, e)))
         if any_wide:
             p = widen(v) * lift
-            product = select((p == 0.0) & (a == a), 0.0, p * a)
+            product = select((p == 0.0) & (linear.a == linear.a), 0.0, p * linear.a)
             value = select(wide, narrow(product + t, e), value)
-        store(out, j * LANES, value)
+        if smooth:
+            others = task.other_weights[j] if weighted else task.classes - 1.0
+            at_top = (linear.own + task.spread_mass * others) - linear.top_share
+            at_top = narrow(linear.factor * at_top + 0.0, e)
+            value = select(linear.dominated & (v == peak), at_top, value)
+        store(out, j * LANES, select(linear.label == j, at_label, value))
 
 
 @inlined
-def write_row_values(task, fields, taken, first, rows):
-    """Write losses and log-normalisers, 0 for rows that are ignored."""
-    for r in range(rows):
-        task.loss_out[first + r] = fields[_LOSS + r] if taken[r] else 0.0
-        if task.log_normalizer_out.size > 0:
-            task.log_normalizer_out[first + r] = fields[_LOG_NORMALIZER + r] if taken[r] else 0.0
+def write_values(out, first, rows, taken, values):
+    """Write a value for each row, 0 for rows that are ignored."""
+    store_first(out, first, rows, narrow(select(taken, values, 0.0), out))
 
 
 @inlined
-def scatter(lanes, classes, first, rows, taken, every, out):
+def write_rows(lanes, first, rows, taken, out, classes):
     """Transpose scratch into rows, 0 for rows that are ignored."""
-    if every:
-        for j in range(classes):
-            for r in range(LANES):
-                out[(first + r) * classes + j] = lanes[j * LANES + r]
-    else:
-        for r in range(rows):
-            for j in range(classes):
-                out[(first + r) * classes + j] = lanes[j * LANES + r] if taken[r] else 0.0
-
-
-@inlined
-def put_right(task, first, rows, fields, taken):
-    """Write the gradient at the label and, with smoothing, at a maximum that dominates its row."""
-    weighted = task.class_weights.size > 0
-    for r in range(rows):
-        if taken[r]:
-            begin = (first + r) * task.classes
-            task.gradient_out[begin + task.labels[first + r]] = fields[_AT_LABEL + r]
-            top = int(fields[_TOP + r])
-            if task.spread_mass > 0.0 and top >= 0:
-                others = task.other_weights[top] if weighted else task.classes - 1.0
-                rest = task.spread_mass * others
-                at_top = (fields[_LABEL_MASS + r] + rest) - fields[_TOP_SHARE + r]
-                task.gradient_out[begin + top] = fields[_FACTOR + r] / task.divisor * at_top + 0.0
+    for j in range(0, classes, LANES):
+        count = min(LANES, classes - j)
+        columns_to(lanes, j * LANES, out, first * classes + j, classes, count, rows, taken)
