@@ -9,12 +9,11 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from softxent.batch import Batch, check_batch, dtype_name
+from softxent.batch import check_batch
 from softxent.combinations import refuse_illegal
 from softxent.compiled import threading
 from softxent.compiled.ahead import compile_all
-from softxent.compiled.checks import weight_loop
-from softxent.compiled.exact_sum import WORDS, all_finite, total
+from softxent.compiled.exact_sum import all_finite, total
 from softxent.errors import NonFiniteError, OptionError, named_rows
 from softxent.evaluations import (
     CROSS_ENTROPY,
@@ -24,21 +23,17 @@ from softxent.evaluations import (
     Evaluation,
     given_tensors,
 )
-from softxent.faults import refuse
 from softxent.options import (
     OptionKeywords,
     Options,
     SoftmaxKeywords,
     check_outputs,
 )
-from softxent.output_buffers import flat_bits, prepare_outputs
+from softxent.output_buffers import prepare_outputs
 from softxent.reduction import mean_divisor, reduced_loss
 from softxent.results import Arrays, CrossEntropyResult, Floats
 from softxent.running import PARALLEL_ELEMENTS, Sums, run
-from softxent.tasks import ignored
-
-_NONE = np.empty(0)
-_NO_PATTERNS = np.empty(0, np.uint16)
+from softxent.weighing import weigh
 
 
 def cross_entropy(
@@ -212,7 +207,7 @@ def evaluate(
     batch = check_batch(tensors, evaluation)
     refuse_illegal(batch, options)
     arrays = prepare_outputs(batch, options, out or {}, tensors)
-    count, weight_sum = weigh(batch, options)
+    count, weight_sum = weigh(batch, options, threads)
     divisor = mean_divisor(options, weight_sum, count)
     sums = run(batch, options, divisor or math.inf, arrays, threads)
     return finish(options, evaluation, arrays, sums, divisor, weight_sum, count)
@@ -254,39 +249,6 @@ def threads_of(num_threads: int | None) -> int:
             field="num_threads",
         )
     return min(num_threads, available)
-
-
-def weigh(batch: Batch, options: Options) -> tuple[int, float]:
-    """Check the values of targets and row weights; return `count` and `weight_sum`."""
-    words = np.zeros(WORDS, np.int64)
-    faults = np.zeros(batch.rows, np.uint8)
-    targets = batch.target_probabilities
-    stores, computed = targets.dtype.itemsize == 2, batch.computed
-    # With a soft target rows weigh what `row_weights` says, whatever their classes.
-    class_weights = _NONE if batch.is_soft else batch.class_weights
-    count = weight_loop(dtype_name(computed))(
-        batch.rows,
-        batch.classes,
-        batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0,
-        batch.labels,
-        batch.row_weights,
-        class_weights,
-        np.empty(0, computed) if stores else targets.reshape(-1),
-        flat_bits(targets) if stores else _NO_PATTERNS,
-        0x7F80 if dtype_name(targets.dtype) == "bfloat16" else 0x7C00,
-        batch.target_indices.reshape(-1),
-        batch.target_log_probabilities.reshape(-1),
-        batch.vectors.reshape(-1),
-        batch.class_mask.reshape(-1),
-        batch.class_mask.ndim == 2,
-        *ignored(options),
-        words,
-        faults,
-    )
-    if count < 0:
-        refuse(batch, options, faults)
-    weighted = batch.row_weights.size or class_weights.size
-    return count, total(words) if weighted else float(count)
 
 
 def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -56,25 +57,32 @@ def _loop(
     batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int, form: str
 ) -> Sums:
     kind = "half" if batch.is_half else dtype_name(batch.logits.dtype)
-    parallel = _is_parallel(batch, threads)
+    parallel = is_parallel(batch, threads)
     task = make_task(batch, options, divisor, arrays)
     return _through(row_loop(kind, form, parallel=parallel), task, batch, threads, parallel)
 
 
-def _is_parallel(batch: Batch, threads: int) -> bool:
+def is_parallel(batch: Batch, threads: int) -> bool:
+    """Whether a batch is worth more threads than one."""
     return threads > 1 and batch.rows > 1 and batch.logits.size >= PARALLEL_ELEMENTS
 
 
 def _through(loop: Any, task: Any, batch: Batch, threads: int, parallel: bool) -> Sums:
-    blocks = min(batch.rows, threads * BLOCKS_A_THREAD) if parallel else min(batch.rows, 1)
-    sums = np.zeros((blocks, WORDS), np.int64)
-    if parallel:
-        with threading.parallel_loop(threads):
-            loop(task, batch.rows, sums)
-    else:
+    sums = np.zeros((blocks_of(batch, threads, parallel), WORDS), np.int64)
+    with threading.parallel_loop(threads) if parallel else contextlib.nullcontext():
         loop(task, batch.rows, sums)
-    merged: Sums = sums[0] if blocks == 1 else sums.sum(axis=0)
-    return merged
+    return merged(sums)
+
+
+def blocks_of(batch: Batch, threads: int, parallel: bool) -> int:
+    """Return into how many blocks of rows a batch is split."""
+    return min(batch.rows, threads * BLOCKS_A_THREAD if parallel else 1)
+
+
+def merged(sums: Sums) -> Sums:
+    """Return the accumulator of a batch from those of its blocks [blocks, WORDS]."""
+    whole: Sums = sums[0] if len(sums) == 1 else sums.sum(axis=0)
+    return whole
 
 
 def run_shard(
@@ -88,7 +96,7 @@ def run_shard(
     """Do `run` for a block of columns, or write its tiles where `shard` has room for them."""
 
     def run_rows(part: Batch, rows: slice, pieces: Arrays) -> Sums:
-        parallel = _is_parallel(part, threads)
+        parallel = is_parallel(part, threads)
         form = form_of_rows(part, options)
         loop = shard_loop(dtype_name(part.logits.dtype), form, parallel=parallel)
         task = make_task(part, options, divisor, pieces)

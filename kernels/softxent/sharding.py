@@ -23,13 +23,14 @@ from softxent.batch import Batch, check_batch
 from softxent.combinations import refuse_illegal
 from softxent.errors import OptionError, TensorError
 from softxent.evaluations import CROSS_ENTROPY, given_tensors
-from softxent.front import evaluate, finish, threads_of, weigh
+from softxent.front import evaluate, finish, threads_of
 from softxent.options import OptionKeywords, Options
 from softxent.output_buffers import prepare_outputs
 from softxent.reduction import mean_divisor
 from softxent.results import CrossEntropyResult
 from softxent.running import run_shard
 from softxent.tasks import MAIN, ShardArrays
+from softxent.weighing import weigh
 
 SHARD = replace(
     CROSS_ENTROPY,
@@ -93,7 +94,7 @@ def class_partials(
     """
     checked = Options.from_keywords(options, SHARD)
     batch = _check(given_tensors(locals(), SHARD), checked, first_class, classes)
-    weigh(batch, checked)
+    weigh(batch, checked, threads_of(num_threads))
     tiles = -(-batch.logits.shape[1] // TILE)
     entries = batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0
     found = ClassPartials(
@@ -179,7 +180,7 @@ def class_cross_entropy(
         whole = evaluate(tensors, checked, SHARD, out=out, num_threads=num_threads)
         return CrossEntropyResult(**whole)
     arrays = prepare_outputs(batch, checked, out or {}, tensors)
-    count, weight_sum = weigh(batch, checked)
+    count, weight_sum = weigh(batch, checked, threads_of(num_threads))
     divisor = mean_divisor(checked, weight_sum, count)
     shard = ShardArrays(
         first_class=first_class,

@@ -34,7 +34,8 @@ def compile_all(processes: int) -> None:
             for parallel in (False, True):
                 row_loop(kind, form, parallel=parallel)
     for computed in ("float32", "float64"):
-        weight_loop(computed)
+        for parallel in (False, True):
+            weight_loop(computed, parallel=parallel)
     stamp.touch()
 
 

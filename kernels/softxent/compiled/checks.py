@@ -6,11 +6,14 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import prange, types
 
 from softxent.compiled.compilation import inlined, kernel
 from softxent.compiled.elementary import exp_scaled
 from softxent.compiled.exact_sum import accumulate
+from softxent.compiled.folding import any_lane
+from softxent.compiled.lanes import LANES, to_int32
+from softxent.compiled.memory import first_lanes, load_first
 from softxent.compiled.task import read, write
 
 (
@@ -31,8 +34,57 @@ MOST_MASS = 1.0 + 2.0**-7
 """What stored log-probabilities of 16 bits may add up to, for all their rounding."""
 
 
-def weigh_rows(
+def weigh_blocks(
     rows,
+    classes,
+    entries,
+    labels,
+    row_weights,
+    class_weights,
+    target,
+    stored_target,
+    infinity,
+    indices,
+    log_probabilities,
+    vectors,
+    mask,
+    masks_rows,
+    ignores,
+    ignore_index,
+    words_out,
+    counts_out,
+    faults_out,
+):
+    """Do `weigh_rows` for all rows, a block of them for each of counts_out."""
+    blocks = counts_out.size
+    for block in prange(blocks):
+        counts_out[block] = weigh_rows(
+            block * rows // blocks,
+            (block + 1) * rows // blocks,
+            classes,
+            entries,
+            labels,
+            row_weights,
+            class_weights,
+            target,
+            stored_target,
+            infinity,
+            indices,
+            log_probabilities,
+            vectors,
+            mask,
+            masks_rows,
+            ignores,
+            ignore_index,
+            words_out[block],
+            faults_out,
+        )
+
+
+@inlined
+def weigh_rows(
+    first,
+    last,
     classes,
     entries,
     labels,
@@ -55,16 +107,16 @@ def weigh_rows(
 
     A row weighs its own weight, times that of its label's class where `class_weights` are passed.
     `infinity` is the pattern of infinity in `stored_target`. faults_out uint8 [N], zeroed, takes
-    one of the numbers above for each row that is at fault.
+    one of the numbers above for each of the rows first .. last that is at fault.
     """
     plain = row_weights.size + class_weights.size + entries + target.size + stored_target.size == 0
     if plain and vectors.size + mask.size == 0 and labels.size > 0:
-        count = count_labels(labels, classes, ignores, ignore_index)
+        count = count_labels(labels, first, last, classes, ignores, ignore_index)
         if count >= 0:
             return count
     count, found = 0, False
-    seen = np.zeros(classes if entries > 1 and rows > 0 else 0, np.int64)
-    for row in range(rows):
+    seen = np.zeros(classes if entries > 1 and last > first else 0, np.int64)
+    for row in range(first, last):
         weight = row_weights[row] if row_weights.size > 0 else 1.0
         if not 0.0 <= weight < np.inf:
             faults_out[row] = ROW_WEIGHT
@@ -103,10 +155,10 @@ def weigh_rows(
 
 
 @inlined
-def count_labels(labels, classes, ignores, ignore_index):
+def count_labels(labels, first, last, classes, ignores, ignore_index):
     """Return how many labels are not ignored, or -1 if one of those is no class."""
     count, bad = 0, 0
-    for row in range(labels.size):
+    for row in range(first, last):
         label = labels[row]
         taken = not (ignores and label == ignore_index)
         good = (label >= 0) & (label < classes)
@@ -138,38 +190,43 @@ def check_entries(row, classes, entries, indices, log_probabilities, mask, maske
 
 
 @inlined
-def check_vector(vectors, begin, classes, mask, masked_from):
+def check_vector(vectors, begin, count, mask, masked_from):
     """Return VECTOR if a class that takes part has a value that is not finite, else 0."""
-    for j in range(classes):
-        takes_part = mask.size == 0 or mask[masked_from + j] != 0
-        if takes_part and not abs(vectors[begin + j]) < np.inf:
-            return VECTOR
-    return 0
+    bad = first_lanes(0)
+    for j in range(0, count, LANES):
+        v = load_first(vectors, begin + j, count - j, 0.0)
+        unfit = (v != v) | (v == np.inf) | (v == -np.inf)
+        if mask.size > 0:
+            unfit = unfit & (load_first(mask, masked_from + j, count - j, 0) != 0)
+        bad = bad | unfit
+    return VECTOR if any_lane(bad) else 0
 
 
 @inlined
 def are_probabilities(values, begin, count):
     """Whether all are finite and none is negative."""
-    good = True
-    for j in range(begin, begin + count):
-        good = good & (values[j] >= 0.0) & (values[j] < np.inf)
-    return good
+    bad = first_lanes(0)
+    for j in range(0, count, LANES):
+        v = load_first(values, begin + j, count - j, 0.0)
+        bad = bad | (v < 0.0) | (v != v) | (v == np.inf)
+    return not any_lane(bad)
 
 
 @inlined
 def are_stored(values, begin, count, infinity):
     """Do `are_probabilities` for the patterns of 16-bit floats; -0 is a probability."""
-    good = True
-    for j in range(begin, begin + count):
-        good = good & ((values[j] < infinity) | (values[j] == 0x8000))
-    return good
+    bad = first_lanes(0)
+    for j in range(0, count, LANES):
+        v = to_int32(load_first(values, begin + j, count - j, 0))
+        bad = bad | ((v > infinity - 1) & (v != 0x8000))
+    return not any_lane(bad)
 
 
 @functools.cache
-def weight_loop(computed: str) -> Any:
-    """Return `weigh_rows` for targets of type `computed`, compiled on first use."""
+def weight_loop(computed: str, *, parallel: bool) -> Any:
+    """Return `weigh_blocks` for targets of type `computed`, compiled on first use."""
     weights, integers = read(types.float64), read(types.int64)
-    signature = types.int64(
+    signature = types.none(
         *(types.int64,) * 3,
         integers,
         weights,
@@ -184,7 +241,8 @@ def weight_loop(computed: str) -> Any:
         types.boolean,
         types.boolean,
         types.int64,
+        write(types.int64, 2),
         write(types.int64),
         write(types.uint8),
     )
-    return kernel(weigh_rows, signature)
+    return kernel(weigh_blocks, signature, parallel=parallel)

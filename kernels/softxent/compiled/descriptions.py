@@ -11,7 +11,7 @@ import numpy as np
 from softxent.compiled.compilation import inlined
 from softxent.compiled.curvature import write_hessian_diagonal, write_product
 from softxent.compiled.elementary import exp_scaled, format_of, log_pair, two_sum
-from softxent.compiled.folding import count_lanes, fold_count, fold_sum
+from softxent.compiled.folding import count_lanes, fold_sum
 from softxent.compiled.lanes import LANES, fma, narrow, select, spread, spread_as, widen
 from softxent.compiled.memory import load_first, store_first
 from softxent.compiled.rows import spread_of
@@ -216,12 +216,11 @@ def first_maximum(task, s, scratch):
 def rank(task, row, label, z):
     """Return how many classes stand above a label, or are equal to it and before it."""
     own = spread_as(z[label], z)
-    above, equal = spread(0), spread(0)
+    place = 0
     for j in range(0, task.classes, LANES):
-        above = count_lanes(above, load_first(z, j, task.classes - j, -np.inf) > own)
+        place += count_lanes(load_first(z, j, task.classes - j, -np.inf) > own)
     for j in range(0, label, LANES):
-        equal = count_lanes(equal, load_first(z, j, label - j, np.nan) == own)
-    place = fold_count(above) + fold_count(equal)
+        place += count_lanes(load_first(z, j, label - j, np.nan) == own)
     if z[label] == -np.inf and task.mask.size > 0:
         begin = row * task.classes if task.masks_rows else 0
         for j in range(label):

@@ -252,24 +252,35 @@ def log_pair(u, u_low):
 
 
 @inlined
-def exp_unit(x, v, n):
-    """Return exp(v) * 2^n, where that lies in [1/2, 2], as an unevaluated sum of two float64."""
-    if format_of(x).exponent_bias == 127.0:
-        r = fma(n, FLOAT64.ln2_high, v) + n * FLOAT64.ln2_low
-        return fma(r * r, exp_quotient(r), r) + 1.0, 0.0 * r
-    return exp_pair(v, 0.0 * n, n)
+def is_single(x):
+    """Whether an array's elements are float32."""
+    return format_of(x).exponent_bias == 127.0
 
 
 @inlined
-def log1p_for(x, s):
-    """Return log(1 + s) as `log1p` does."""
-    return log1p(s)
+def exp_quotient_short(r):
+    """Return `exp_quotient` of float64 within 2^-30."""
+    q = fma(EXP_64[6], r, EXP_64[5])
+    q = fma(q, r, EXP_64[4])
+    q = fma(q, r, EXP_64[3])
+    q = fma(q, r, EXP_64[2])
+    q = fma(q, r, EXP_64[1])
+    return fma(q, r, EXP_64[0])
+
+
+@inlined
+def exp_unit(x, v, n):
+    """Return exp(v) * 2^n, where that lies in [1/2, 2], as an unevaluated sum of two float64."""
+    if is_single(x):
+        r = fma(n, FLOAT64.ln2_high, v) + n * FLOAT64.ln2_low
+        return fma(r * r, exp_quotient_short(r), r) + 1.0, 0.0 * r
+    return exp_pair(v, 0.0 * n, n)
 
 
 @inlined
 def divide_for(x, a, a_low, b, b_low):
     """Return (a + a_low) / (b + b_low) as an unevaluated sum of two float64."""
-    if format_of(x).exponent_bias == 127.0:
+    if is_single(x):
         return a / b, 0.0 * b
     return divide_pair(a, a_low, b, b_low)
 
@@ -277,6 +288,26 @@ def divide_for(x, a, a_low, b, b_low):
 @inlined
 def times_for(x, factor, value, value_low):
     """Return factor * (value + value_low)."""
-    if format_of(x).exponent_bias == 127.0:
+    if is_single(x):
         return factor * value
     return fma(factor, value, factor * value_low)
+
+
+@inlined
+def tanh_quotient(x, v, divisor):
+    """Return tanh(v / divisor) for v >= 0, as an unevaluated sum, and tanh's derivative there.
+
+    For float32 the forms of `tanh_pair` come from one exponential and one reciprocal.
+    """
+    if not is_single(x):
+        share, share_low = divide_pair(v, 0.0 * v, divisor, 0.0)
+        return tanh_pair(share, share_low)
+    t = v * (-2.0 / divisor)
+    t = select(t < -700.0, -700.0, t)
+    n = rint(t * FLOAT64.log2_e)
+    r = fma(n, -FLOAT64.ln2_high, t)
+    power = power_of_two(n)
+    grown = power * fma(r * r, exp_quotient_short(r), r)
+    u = (power - 1.0) + grown
+    reciprocal = 1.0 / (2.0 + u)
+    return (0.0 - u) * reciprocal, 0.0 * u, (4.0 * (power + grown)) * (reciprocal * reciprocal)

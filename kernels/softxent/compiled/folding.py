@@ -58,13 +58,14 @@ def any_lane(typing: Any, mask: Any) -> Any:
 
 
 @intrinsic
-def count_lanes(typing: Any, tally: Any, mask: Any) -> Any:
-    """`tally` (integer lanes) plus one where the condition holds."""
+def count_lanes(typing: Any, mask: Any) -> Any:
+    """In how many lanes the condition holds."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.add(args[0], builder.zext(args[1], context.get_value_type(tally)))
+        pattern = builder.bitcast(args[0], ir.IntType(mask.count))
+        return builder.ctpop(builder.zext(pattern, ir.IntType(64)))
 
-    return tally(tally, mask), build
+    return types.int64(mask), build
 
 
 @inlined
@@ -78,15 +79,6 @@ def fold_maximum(v):
     v2 = select(upper > lower, upper, lower)
     a, b = lane(v2, 0), lane(v2, 1)
     return select(b > a, b, a)
-
-
-@inlined
-def fold_count(v):
-    """Return the sum of sixteen integer lanes."""
-    v8 = lower_half(v) + upper_half(v)
-    v4 = lower_half(v8) + upper_half(v8)
-    v2 = lower_half(v4) + upper_half(v4)
-    return lane(v2, 0) + lane(v2, 1)
 
 
 @inlined

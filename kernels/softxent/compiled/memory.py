@@ -102,7 +102,8 @@ def load_first(typing: Any, array: Any, index: Any, count: Any, fill: Any) -> An
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         rest = convert(context, builder, args[3], fill, t)
-        return masked_load(context, builder, array, *args[:3], rest)
+        memory, at, size, _ = args
+        return masked_load(context, builder, array, memory, at, size, rest)
 
     return t(array, types.intp, types.intp, fill), build
 
@@ -112,7 +113,8 @@ def store_first(typing: Any, array: Any, index: Any, count: Any, value: Any) -> 
     """array[index : index + count] = the first lanes of value; writes no further."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        masked_store(context, builder, array, *args)
+        memory, at, size, lanes = args
+        masked_store(context, builder, array, memory, at, size, lanes)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), build

@@ -18,7 +18,7 @@ from softxent.compiled.elementary import (
     divide_for,
     exp_unit,
     format_of,
-    log1p_for,
+    log1p,
     times_for,
     two_sum,
 )
@@ -118,7 +118,7 @@ def evaluate_group(task, first, rows, z, e):
     valid = (m < np.inf) & (m > -np.inf) & (S > -1.0)
     nan = spread(np.nan)
     D, D_low = two_sum(1.0, S)
-    log_D = log1p_for(z, S)
+    log_D = log1p(S)
     lse = m + log_D
     loss = group_loss(task, z, m, log_D, found.label_logit, target)
     if task.z_loss > 0.0:
@@ -145,7 +145,9 @@ def evaluate_group(task, first, rows, z, e):
         mass = target.mass
         p = (found.label_power * lift) * (share + share_low)
         rest = S / D
-        at_label = label_gradient(found.label_logit == m, S < 1.0, rest, p, target, task.spread_mass)
+        at_label = label_gradient(
+            found.label_logit == m, S < 1.0, rest, p, target, task.spread_mass
+        )
         top_share = mass * rest
         if task.z_loss > 0.0:
             extra = 2.0 * task.z_loss * lse

@@ -25,6 +25,7 @@ from softxent.compiled.softmax import (
 )
 from softxent.compiled.span import part
 from softxent.compiled.targets import mass_but, read_target
+from softxent.compiled.task import BUCKET
 from softxent.compiled.tiles import (
     TILE,
     find,
@@ -177,7 +178,7 @@ def _evaluate_row(transformed: bool) -> Any:
         x = part(task.logits, begin, begin + classes)
         gradient_out = part(task.gradient_out, begin, begin + classes)
         probabilities_out = part(task.probabilities_out, begin, begin + classes)
-        if transformed:
+        if transformed and (task.softcap > 0.0 or task.mask.size > 0 or task.tail == BUCKET):
             transform_row(task, row, x, scratch.z, scratch.slope)
             x = scratch.z
         target = read_target(task, row, scratch.indices, scratch.masses, scratch.written)

@@ -15,6 +15,9 @@ import numpy as np
 
 from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import exp_scaled, two_sum
+from softxent.compiled.folding import fold_sum
+from softxent.compiled.lanes import LANES, select, spread, widen
+from softxent.compiled.memory import first_lanes, load_first, store_first
 from softxent.compiled.span import part
 from softxent.compiled.task import BUCKET, RENORMALIZE
 from softxent.compiled.tiles import TILE, total_weight
@@ -142,52 +145,70 @@ def write_out(task, row, count, indices, masses, written):
     begin = row * classes
     soft = 1.0 if task.labels.size == 0 else 1.0 - task.hard_weight
     given = task.target.size > 0
-    for j in range(classes):
-        written[j] = soft * task.target[begin + j] if given else 0.0
+    for j in range(0, classes, LANES):
+        n = classes - j
+        v = spread(0.0)
+        if given:
+            v = soft * widen(load_first(task.target, begin + j, n, 0.0))
+        store_first(written, j, n, v)
     for i in range(count):
         written[indices[i]] += masses[i]
-    masked = task.mask.size > 0
-    mask_begin = begin if task.masks_rows else 0
-    if masked:
-        for j in range(classes):
-            if task.mask[mask_begin + j] == 0:
-                written[j] = 0.0
-    if task.smoothing > 0.0:
-        smooth(task, row, written)
-    for j in range(classes):
-        written[j] = label_weight(task.class_weights, j) * written[j]
-    if masked:
-        for j in range(classes):
-            if task.mask[mask_begin + j] == 0:
-                written[j] = 0.0
+    smoothing, share = task.smoothing, 0.0
+    if smoothing > 0.0:
+        share = row_spread(task, row)
+        if task.spares_label:
+            spare_label(task, row, share, written)
+            smoothing, share = 0.0, 0.0
     for first in range(0, classes, TILE):
-        size = min(TILE, classes - first)
-        written[classes + first // TILE] = total_weight(written, first, size)
+        end = min(first + TILE, classes)
+        written[classes + first // TILE] = weigh_tile(
+            task, row, first, end, smoothing, share, written
+        )
     tiles = part(written, classes, written.size)
     return Target(0, 0, sum_but(tiles, tiles.size, -1), 0.0, 0.0, 1.0)
 
 
 @inlined
-def smooth(task, row, written):
-    """Add eps / C' to (1 - eps) b_j or, if labels are spared, eps (B - b_j) / (C' - 1), B = sum b.
+def weigh_tile(task, row, first, end, smoothing, share, written):
+    """Give a tile of a written target mask, smoothing and class weights; return its sum."""
+    masked, weighted = task.mask.size > 0, task.class_weights.size > 0
+    mask_begin = row * task.classes if task.masks_rows else 0
+    acc, low = spread(0.0), spread(0.0)
+    for j in range(first, end, LANES):
+        n = end - j
+        v = load_first(written, j, n, 0.0)
+        if smoothing > 0.0:
+            v = (1.0 - smoothing) * v + share
+        if weighted:
+            v = v * load_first(task.class_weights, j, n, 0.0)
+        if masked:
+            v = select(load_first(task.mask, mask_begin + j, n, 0) != 0, v, 0.0)
+        v = select(first_lanes(n), v, 0.0)
+        store_first(written, j, n, v)
+        acc, error = two_sum(acc, v)
+        low = low + error
+    return fold_sum(acc, low)
+
+
+@inlined
+def spare_label(task, row, share, written):
+    """Write (1 - eps) b_j + eps (B - b_j) / (C' - 1), where B is the sum of all b_j.
 
     For the largest b_j the sum of the others is added up, not subtracted.
     """
-    spread = row_spread(task, row)
-    if not task.spares_label:
-        for j in range(task.classes):
-            written[j] = (1.0 - task.smoothing) * written[j] + spread
-        return
     top = 0
+    begin = row * task.classes if task.masks_rows else 0
     for j in range(task.classes):
+        if task.mask.size > 0 and task.mask[begin + j] == 0:
+            written[j] = 0.0
         if written[j] > written[top]:
             top = j
     others = sum_but(written, task.classes, top)
     whole = others + written[top]
     largest = written[top]
     for j in range(task.classes):
-        written[j] = (1.0 - task.smoothing) * written[j] + spread * (whole - written[j])
-    written[top] = (1.0 - task.smoothing) * largest + spread * others
+        written[j] = (1.0 - task.smoothing) * written[j] + share * (whole - written[j])
+    written[top] = (1.0 - task.smoothing) * largest + share * others
 
 
 @inlined

@@ -19,6 +19,7 @@ from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import (
     exp_quotient,
     format_of,
+    is_single,
     rint,
     two_sum,
 )
@@ -26,7 +27,6 @@ from softxent.compiled.folding import (
     add_lanes,
     any_lane,
     count_lanes,
-    fold_count,
     fold_maximum,
     fold_sum,
     lane,
@@ -147,7 +147,7 @@ def _exponential_pass(keep: bool, tempered: bool) -> Any:
     def tile_exponentials(x, begin, count, maximum, centre, exponent, inverse, inverse_low, e_out):
         acc = spread(0.0)
         low = spread(0.0)
-        ties = spread(0)
+        ties = 0
         zero = spread_as(0.0, x)
         m = spread_as(maximum, x)
         whole = begin + count // STEP * STEP
@@ -167,7 +167,7 @@ def _exponential_pass(keep: bool, tempered: bool) -> Any:
                 store(e_out, j + 32, e2)
                 store(e_out, j + 48, e3)
             t0, t1, t2, t3 = v0 == m, v1 == m, v2 == m, v3 == m
-            ties = count_lanes(count_lanes(count_lanes(count_lanes(ties, t0), t1), t2), t3)
+            ties += (count_lanes(t0) + count_lanes(t1)) + (count_lanes(t2) + count_lanes(t3))
             s = (select(t0, zero, e0) + select(t1, zero, e1)) + (
                 select(t2, zero, e2) + select(t3, zero, e3)
             )
@@ -179,10 +179,10 @@ def _exponential_pass(keep: bool, tempered: bool) -> Any:
             if keep:
                 store_first(e_out, j, n, e0)
             t0 = v0 == m
-            ties = count_lanes(ties, t0)
+            ties += count_lanes(t0)
             acc, low = add_lanes(acc, low, select(t0, zero, e0))
         peak = lane(powers(m, x, centre, exponent, inverse, inverse_low), 0)
-        return np.float64(fold_count(ties)), fold_sum(acc, low), np.float64(peak)
+        return np.float64(ties), fold_sum(acc, low), np.float64(peak)
 
     return tile_exponentials
 
@@ -207,8 +207,11 @@ def tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted):
         if weighted:
             w = load_first(weights, weights_begin + j, n, 0.0)
             d = select(w > 0.0, w * d, 0.0)
-        total, error = two_sum(acc, d)
-        acc, low = total, low + select(total < np.inf, error, 0.0)
+        if is_single(x):
+            acc = acc + d
+        else:
+            acc, error = two_sum(acc, d)
+            low = low + select(acc < np.inf, error, 0.0)
     if any_lane(acc == np.inf):
         return np.inf
     return fold_sum(acc, low)
@@ -249,11 +252,16 @@ def write_scaled(e, begin, count, a, peak, at_peak, out):
 def write_difference(e, begin, count, a, peak, at_peak, b, weights, weights_begin, weighted, out):
     """Do `write_scaled`, less b w_j; w_j = 1 where not `weighted`. Rounded once but at the peak."""
     a = a * 2.0 ** -format_of(e).headroom
+    if not weighted:
+        t = narrow(spread(-b), out)
+        top = narrow(spread(at_peak - b), out)
+        for j in range(0, count, LANES):
+            v = load_first(e, begin + j, count - j, 0.0)
+            store_first(out, begin + j, count - j, select(v == peak, top, fma(v, a, t)))
+        return
     for j in range(0, count, LANES):
         n = count - j
-        t = spread(-b)
-        if weighted:
-            t = t * load_first(weights, weights_begin + j, n, 0.0)
+        t = -b * load_first(weights, weights_begin + j, n, 0.0)
         v = load_first(e, begin + j, n, 0.0)
         value = select(v == peak, narrow(t + at_peak, out), fma(v, a, narrow(t, out)))
         store_first(out, begin + j, n, value)

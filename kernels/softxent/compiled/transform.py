@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.elementary import divide_pair, tanh_pair
-from softxent.compiled.lanes import LANES, fma, narrow, select, spread, widen
+from softxent.compiled.elementary import tanh_quotient
+from softxent.compiled.lanes import LANES, fma, narrow, select, widen
 from softxent.compiled.memory import load_first, store_first
 
 
@@ -19,37 +19,34 @@ def transform_row(task, row, x, z, slope):
 
     `slope` takes the derivative of z_j by x_j where there is a softcap.
     """
-    if task.softcap > 0.0:
-        cap(x, task.classes, task.softcap, z, slope)
-    else:
-        for j in range(task.classes):
-            z[j] = x[j]
-    if task.mask.size > 0:
-        begin = row * task.classes if task.masks_rows else 0
-        for j in range(task.classes):
-            if task.mask[begin + j] == 0:
-                z[j] = -np.inf
+    mask_begin = row * task.classes if task.masks_rows else 0
+    for j in range(0, task.classes, LANES):
+        n = task.classes - j
+        v = load_first(x, j, n, 0.0)
+        if task.softcap > 0.0:
+            v, derivative = cap(v, task.softcap, z)
+            store_first(slope, j, n, derivative)
+        if task.mask.size > 0:
+            v = select(load_first(task.mask, mask_begin + j, n, 0) != 0, v, -np.inf)
+        store_first(z, j, n, v)
 
 
 @inlined
-def cap(x, count, softcap, z, slope):
-    """Write s tanh(x / s), within 1 ulp, and its derivative."""
-    for j in range(0, count, LANES):
-        n = count - j
-        v = widen(load_first(x, j, n, 0.0))
-        negative = v < 0.0
-        share, share_low = divide_pair(
-            select(negative, 0.0 - v, v), spread(0.0), spread(softcap), spread(0.0)
-        )
-        high, low, derivative = tanh_pair(share, share_low)
-        product = high * softcap
-        capped = product + fma(low, softcap, fma(high, softcap, 0.0 - product))
-        store_first(z, j, n, narrow(select(negative, 0.0 - capped, capped), z))
-        store_first(slope, j, n, narrow(derivative, slope))
+def cap(x, softcap, like):
+    """Return s tanh(x / s), within 1 ulp, and its derivative, in lanes like those of an array."""
+    v = widen(x)
+    negative = v < 0.0
+    magnitude = select(negative, 0.0 - v, v)
+    high, low, derivative = tanh_quotient(like, magnitude, softcap)
+    product = high * softcap
+    capped = product + fma(low, softcap, fma(high, softcap, 0.0 - product))
+    return narrow(select(negative, 0.0 - capped, capped), like), narrow(derivative, like)
 
 
 @inlined
 def apply_slope(out, slope, count):
     """out_j = out_j slope_j, where the product of 0 with anything is 0."""
-    for j in range(count):
-        out[j] = out[j] * slope[j] if out[j] != 0.0 else 0.0
+    for j in range(0, count, LANES):
+        n = count - j
+        v = load_first(out, j, n, 0.0)
+        store_first(out, j, n, select(v != 0.0, v * load_first(slope, j, n, 0.0), 0.0))
