@@ -118,12 +118,16 @@ def _refuse_overlaps(
     names = list(out)
     for i, name in enumerate(names):
         for other, array in tensors.items():
+            if not isinstance(array, np.ndarray) or not np.may_share_memory(out[name], array):
+                continue
             may_replace = other == "logits" and name in IN_PLACE
             same = out[name].dtype == batch.logits.dtype
-            in_place = same and out[name].ctypes.data == batch.logits.ctypes.data
-            overlaps = isinstance(array, np.ndarray) and np.may_share_memory(out[name], array)
-            if overlaps and not (may_replace and in_place):
+            if not (may_replace and same and _begin_together(out[name], batch.logits)):
                 raise OutputBufferError(f"out[{name!r}] overlaps {other}", field=name)
         for other in names[:i]:
             if np.may_share_memory(out[name], out[other]):
                 raise OutputBufferError(f"out[{name!r}] overlaps out[{other!r}]", field=name)
+
+
+def _begin_together(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    return bool(a.ctypes.data == b.ctypes.data)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.elementary import format_of, two_sum
-from softxent.compiled.folding import fold_sum
+from softxent.compiled.elementary import format_of
+from softxent.compiled.folding import add_for, fold_sum
 from softxent.compiled.lanes import LANES, fma, narrow, select, spread, widen
 from softxent.compiled.memory import load_first, store_first
 from softxent.compiled.softmax import PARTIALS, tempered, tile_share
@@ -116,6 +116,5 @@ def mean_of(task, s, vector, base, partials, e, z):
         end = min((t + 1) * TILE, task.classes)
         for j in range(t * TILE, end, LANES):
             p, _ = probability(z, e, j, end - j, share, share_low, s)
-            acc, error = two_sum(acc, p * relative(z, vector, base, j, end - j))
-            low = low + error
+            acc, low = add_for(z, acc, low, p * relative(z, vector, base, j, end - j))
     return fold_sum(acc, low)

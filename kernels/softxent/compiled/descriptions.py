@@ -10,12 +10,12 @@ import numpy as np
 
 from softxent.compiled.compilation import inlined
 from softxent.compiled.curvature import write_hessian_diagonal, write_product
-from softxent.compiled.elementary import exp_scaled, format_of, log_pair, two_sum
-from softxent.compiled.folding import count_lanes, fold_sum
+from softxent.compiled.elementary import exp_scaled, format_of, is_single, log_pair, two_sum
+from softxent.compiled.folding import add_for, count_lanes, fold_sum
 from softxent.compiled.lanes import LANES, fma, narrow, select, spread, spread_as, widen
 from softxent.compiled.memory import load_first, store_first
 from softxent.compiled.rows import spread_of
-from softxent.compiled.softmax import PARTIALS, combine, pass_a, tempered_gap, tile_share
+from softxent.compiled.softmax import PARTIALS, combine, gap_for, pass_a, tile_share
 from softxent.compiled.span import part
 from softxent.compiled.targets import read_target
 from softxent.compiled.task import RENORMALIZE
@@ -113,9 +113,11 @@ def write_log_probabilities(task, s, z, out):
     for j in range(0, task.classes, LANES):
         n = task.classes - j
         v = widen(load_first(z, j, n, -np.inf))
-        gap, gap_low = tempered_gap(v, s.m, task.inverse, task.inverse_low)
-        value, error = two_sum(gap, 0.0 - s.log_D)
-        value = select(gap > -np.inf, value + (error + gap_low), -np.inf)
+        gap, gap_low = gap_for(z, v, s.m, task.inverse, task.inverse_low)
+        value = gap - s.log_D
+        if not is_single(z):
+            value, error = two_sum(gap, 0.0 - s.log_D)
+            value = select(gap > -np.inf, value + (error + gap_low), -np.inf)
         store_first(out, j, n, narrow(value, out))
 
 
@@ -132,11 +134,10 @@ def entropy(task, s, scratch):
         for j in range(t * TILE, end, LANES):
             e = widen(load_first(scratch.e, j, end - j, 0.0)) * lift
             v = widen(load_first(scratch.z, j, end - j, s.m))
-            gap, gap_low = tempered_gap(v, s.m, task.inverse, task.inverse_low)
+            gap, gap_low = gap_for(scratch.z, v, s.m, task.inverse, task.inverse_low)
             p = fma(e, share, e * share_low)
             term = select(e > 0.0, fma(p, 0.0 - gap, 0.0 - p * gap_low), 0.0)
-            acc, error = two_sum(acc, term)
-            low = low + error
+            acc, low = add_for(scratch.z, acc, low, term)
     return s.log_D + fold_sum(acc, low)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import overload
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.elementary import two_sum
+from softxent.compiled.elementary import is_single, two_sum
 from softxent.compiled.lanes import I32, Lanes, intrinsic, select, widen
 
 
@@ -92,6 +93,18 @@ def fold_sum(v, low):
     low2 = (lower_half(low4) + upper_half(low4)) + e2
     total, e1 = two_sum(lane(v2, 0), lane(v2, 1))
     return total + ((lane(low2, 0) + lane(low2, 1)) + e1)
+
+
+@inlined
+def add_for(like, acc, low, v):
+    """Add float64 lanes: compensated if the elements of an array are float64 too.
+
+    An infinite sum is left without a compensation, which would be NaN.
+    """
+    if is_single(like):
+        return acc + v, low
+    total, error = two_sum(acc, v)
+    return total, low + select(total < np.inf, error, 0.0)
 
 
 def add_lanes(acc, low, v):

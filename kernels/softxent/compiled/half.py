@@ -7,10 +7,26 @@ place, and encoded into the output. So the result is the float32 result, rounded
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.registry import cpu_target
+from numba.extending import overload
 
 from softxent.compiled.compilation import inlined
-from softxent.compiled.lanes import LANES, bits, from_bits, select, spread_as, to_int32, to_uint16
+from softxent.compiled.lanes import (
+    LANES,
+    Lanes,
+    bits,
+    from_bits,
+    intrinsic,
+    select,
+    spread_as,
+    to_int32,
+    to_uint16,
+)
 from softxent.compiled.memory import load, load_first, store, store_first
 
 _SIGN = 0x8000
@@ -22,12 +38,55 @@ _NORMAL_16 = 0x38800000
 """The pattern of 2^-14, the least normal float16."""
 
 
+def _converts_float16() -> bool:
+    """Whether the processor that code is compiled for has instructions for float16."""
+    return "+f16c" in cpu_target.target_context.codegen().magic_tuple()[2]
+
+
+def converts_float16():
+    """Return `_converts_float16` (in compiled code)."""
+    raise TypeError("converts_float16 is for compiled code")
+
+
+@overload(converts_float16, jit_options={"forceinline": True})
+def _converts_float16_compiled():
+    if _converts_float16():
+        return lambda: True
+    return lambda: False
+
+
+@intrinsic
+def from_float16(typing: Any, v: Any) -> Any:
+    """float32 lanes of uint16 lanes that hold float16."""
+    t = Lanes(types.float32, v.count)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        halves = builder.bitcast(args[0], ir.VectorType(ir.HalfType(), v.count))
+        return builder.fpext(halves, context.get_value_type(t))
+
+    return t(v), build
+
+
+@intrinsic
+def to_float16(typing: Any, v: Any) -> Any:
+    """uint16 lanes that hold float32 lanes rounded to float16."""
+    t = Lanes(types.uint16, v.count)
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        halves = builder.fptrunc(args[0], ir.VectorType(ir.HalfType(), v.count))
+        return builder.bitcast(halves, context.get_value_type(t))
+
+    return t(v), build
+
+
 @inlined
 def decode_lanes(v, bfloat16):
     """Return uint16 lanes, which hold float16 or bfloat16, as float32; exact."""
-    v = to_int32(v)
     if bfloat16:
-        return from_bits(v << 16)
+        return from_bits(to_int32(v) << 16)
+    if converts_float16():
+        return from_float16(v)
+    v = to_int32(v)
     magnitude = v & (_SIGN - 1)
     # The exponent's bias is 112 less: the product is exact for subnormal numbers too.
     scaled = bits(from_bits(magnitude << 13) * 2.0**112)
@@ -42,6 +101,8 @@ def encode_lanes(v, bfloat16, like):
     if bfloat16:
         rounded = (pattern + (((pattern >> 16) & 1) + 0x7FFF)) >> 16
         return to_uint16(select(v == v, rounded, 0x7FC0))
+    if converts_float16():
+        return to_float16(v)
     sign = (pattern >> 16) & _SIGN
     magnitude = pattern & 0x7FFFFFFF
     normal = (magnitude + (((magnitude >> 13) & 1) + 0xFFF) - (112 << 23)) >> 13

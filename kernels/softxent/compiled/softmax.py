@@ -17,10 +17,11 @@ from softxent.compiled.elementary import (
     exp_pair,
     exp_scaled,
     format_of,
+    is_single,
     log1p,
     two_sum,
 )
-from softxent.compiled.lanes import fma, select
+from softxent.compiled.lanes import fma, select, spread
 from softxent.compiled.tiles import TILE, reference, tile_exponentials, tile_maximum, tile_shortfall
 
 PARTIALS = 7
@@ -88,6 +89,14 @@ def tempered_gap(x, m, inverse, inverse_low):
     product = difference * inverse
     low = fma(difference, inverse, 0.0 - product)
     return product, low + (difference * inverse_low + rest * inverse)
+
+
+@inlined
+def gap_for(like, x, m, inverse, inverse_low):
+    """Return `tempered_gap` of lanes; for elements of float32 its second part is 0."""
+    if is_single(like):
+        return (x - m) * inverse, spread(0.0)
+    return tempered_gap(x, m, inverse, inverse_low)
 
 
 @inlined

@@ -19,11 +19,11 @@ from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import (
     exp_quotient,
     format_of,
-    is_single,
     rint,
     two_sum,
 )
 from softxent.compiled.folding import (
+    add_for,
     add_lanes,
     any_lane,
     count_lanes,
@@ -207,11 +207,7 @@ def tile_shortfall(x, begin, count, maximum, weights, weights_begin, weighted):
         if weighted:
             w = load_first(weights, weights_begin + j, n, 0.0)
             d = select(w > 0.0, w * d, 0.0)
-        if is_single(x):
-            acc = acc + d
-        else:
-            acc, error = two_sum(acc, d)
-            low = low + select(acc < np.inf, error, 0.0)
+        acc, low = add_for(x, acc, low, d)
     if any_lane(acc == np.inf):
         return np.inf
     return fold_sum(acc, low)
@@ -291,7 +287,10 @@ def write_all(out, begin, count, value):
 @inlined
 def find(e, begin, count, wanted):
     """Return the first index at which e holds a value."""
-    for j in range(begin, begin + count):
-        if e[j] == wanted:
-            return j
+    end = begin + count
+    for j in range(begin, end, LANES):
+        if any_lane(load_first(e, j, end - j, np.nan) == wanted):
+            for k in range(j, end):
+                if e[k] == wanted:
+                    return k
     return begin
