@@ -26,6 +26,8 @@ def refuse_illegal(batch: Batch, options: Options) -> None:
         raise OptionError(
             "hard_weight applies only to labels beside a soft target", field="hard_weight"
         )
+    if options.ignore_index not in (None, Options.ignore_index) and "labels" not in batch.kinds:
+        raise OptionError("ignore_index applies only to labels", field="ignore_index")
     if options.tail != "renormalize" and not top_k:
         raise OptionError("tail applies only to top-k targets", field="tail")
     if options.tail == "bucket":

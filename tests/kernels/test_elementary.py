@@ -24,7 +24,7 @@ from softxent.compiled.elementary import (
     exp_scaled,
     log1p,
 )
-from softxent.compiled.exact_sum import WORDS, accumulate, all_finite, total
+from softxent.compiled.exact_sum import WORDS, accumulate, accumulate_all, all_finite, total
 from softxent.compiled.lanes import LANES
 from softxent.compiled.memory import load, store
 
@@ -65,6 +65,14 @@ def log1p_of_lanes(s: Array, out: Array) -> None:
 def add_up(values: Array, words: Array) -> None:
     for i in range(values.size):
         accumulate(words, values[i])
+
+
+@shared
+def add_up_in_lanes(values: Array, words: Array) -> None:
+    accumulate_all(words, values, 0, values.size)
+
+
+each_way_to_add = pytest.mark.parametrize("add", [add_up, add_up_in_lanes])
 
 
 def padded(values: Array) -> Array:
@@ -224,6 +232,7 @@ def exact_total(values: list[float]) -> float:
         return math.inf if exact > 0 else -math.inf
 
 
+@each_way_to_add
 @given(st.lists(st.floats(), max_size=40), st.integers(0, 40))
 @example([1e308, 1e308, -1e308], 1)
 @example([1.7976931348623157e308, 9.979201547673599e291], 1)
@@ -231,19 +240,31 @@ def exact_total(values: list[float]) -> float:
 @example([math.inf, -math.inf], 1)
 @example([1.0, 2.0**-53, 2.0**-1074], 3)
 @settings(max_examples=500, deadline=None)
-def test_exact_sum_is_rounded_once_however_it_is_split(values: list[float], split: int) -> None:
+def test_exact_sum_is_rounded_once_however_it_is_split(
+    add: Any, values: list[float], split: int
+) -> None:
     words = np.zeros((2, WORDS), np.int64)
-    add_up(np.array(values[:split], np.float64), words[0])
-    add_up(np.array(values[split:], np.float64), words[1])
+    add(np.array(values[:split], np.float64), words[0])
+    add(np.array(values[split:], np.float64), words[1])
     merged = words.sum(axis=0)
     np.testing.assert_equal(total(merged), exact_total(values))
     assert all_finite(merged) == all(map(math.isfinite, values))
 
 
+@each_way_to_add
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_exact_sum_of_many_equals_fsum(sign: float) -> None:
+def test_exact_sum_of_many_equals_fsum(add: Any, sign: float) -> None:
     rng = np.random.default_rng(3)
     values = sign * np.ldexp(rng.random(200_000), rng.integers(-1000, 900, 200_000))
     words = np.zeros(WORDS, np.int64)
-    add_up(values, words)
+    add(values, words)
     assert total(words) == math.fsum(values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_in_lanes_are_exact_where_two_levels_do_not_hold_them(dtype: Any) -> None:
+    largest = np.finfo(dtype).max
+    values = np.array([largest, 1.0, -largest, 1e-30, largest, -1.0, 1e-30, -largest] * 40, dtype)
+    words = np.zeros(WORDS, np.int64)
+    add_up_in_lanes(values, words)
+    assert total(words) == math.fsum(values.tolist()) == 80 * float(values[3])

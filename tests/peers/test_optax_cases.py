@@ -31,14 +31,20 @@ _refused: list[str] = []
 
 
 def evaluate(
-    logits: npt.NDArray[Any], labels: npt.NDArray[Any], weights: npt.NDArray[Any]
+    logits: npt.NDArray[Any], target: npt.NDArray[Any], weights: npt.NDArray[Any]
 ) -> tuple[Any, Any]:
-    """Return loss and gradient of a batch; what is refused is noted and evaluated all the same."""
-    scores, chosen = (np.asarray(array) for array in (logits, labels))
+    """Return loss and gradient of a batch; what is refused is noted and evaluated all the same.
+
+    A target has as many dimensions as the logits if it is of probabilities, else one fewer.
+    """
+    scores, given = np.asarray(logits), np.asarray(target)
+    is_soft = given.ndim == scores.ndim
+    shape = scores.shape[:-1]
     call = partial(
         cross_entropy,
         scores.reshape(-1, scores.shape[-1]),
-        chosen.reshape(-1),
+        None if is_soft else given.reshape(-1),
+        target_probabilities=given.reshape(-1, scores.shape[-1]) if is_soft else None,
         row_weights=np.asarray(weights, np.float64).reshape(-1),
     )
     try:
@@ -47,12 +53,12 @@ def evaluate(
         _refused.append("a label that `where` leaves out")
         result = call(non_finite="propagate")
     assert result.gradient is not None
-    return np.asarray(result.loss).reshape(chosen.shape), result.gradient.reshape(scores.shape)
+    return np.asarray(result.loss).reshape(shape), result.gradient.reshape(scores.shape)
 
 
 def _called(logits: Any, labels: Any, weights: Any) -> Any:
     shapes = (
-        jax.ShapeDtypeStruct(labels.shape, logits.dtype),
+        jax.ShapeDtypeStruct(logits.shape[:-1], logits.dtype),
         jax.ShapeDtypeStruct(logits.shape, logits.dtype),
     )
     return jax.pure_callback(evaluate, shapes, logits, labels, weights)
@@ -72,15 +78,23 @@ def _rows_loss_jvp(primals: Any, tangents: Any) -> Any:
 
 def with_integer_labels(logits: Any, labels: Any, axis: Any = -1, where: Any = None) -> Any:
     """Move the class axes last, turn `where` into weights of rows and logits of -inf."""
-    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    labels = jnp.asarray(labels)
+    return with_classes_last(logits, axis, where, lambda _: labels)
+
+
+def with_classes_last(logits: Any, axis: Any, where: Any, target_of: Callable[[Any], Any]) -> Any:
+    """Evaluate logits with the class axes last; `target_of` returns the target for those axes."""
+    logits = jnp.asarray(logits)
     axes = tuple(each % logits.ndim for each in ((axis,) if isinstance(axis, int) else axis))
-    weights = jnp.ones(labels.shape)
+    others = [size for i, size in enumerate(logits.shape) if i not in axes]
+    weights = jnp.ones(others)
     if where is not None and where.ndim == logits.ndim:
         weights = jnp.any(where, axes)
         logits = jnp.where(where, logits, -jnp.inf)
     elif where is not None:
         weights = where
-    return rows_loss(classes_last(logits, axes), labels, weights.astype(jnp.float32))
+    scores = classes_last(logits, axes)
+    return rows_loss(scores, target_of(axes), weights.astype(jnp.float32))
 
 
 def classes_last(array: Any, axes: tuple[int, ...]) -> Any:
@@ -92,15 +106,17 @@ def classes_last(array: Any, axes: tuple[int, ...]) -> Any:
 def with_probabilities(
     theirs: Callable[..., Any], logits: Any, labels: Any, axis: Any = -1, where: Any = None
 ) -> Any:
-    """Evaluate one-hot targets as labels; note that other targets are refused, and leave them."""
+    """Evaluate targets of probabilities; note what is refused, and leave it to theirs."""
     if isinstance(labels, jax.core.Tracer):
         _refused.append("a derivative by the target")
         return theirs(logits, labels, axis=axis, where=where)
-    target = np.asarray(labels)
-    if not (np.isin(target, (0, 1)).all() and (target.sum(axis) == 1).all()):
-        _refused.append("a target of probabilities")
+    target = jnp.asarray(labels)
+    if (target < 0).any():
+        _refused.append("a probability below 0")
         return theirs(logits, labels, axis=axis, where=where)
-    return with_integer_labels(logits, target.argmax(axis), axis, where)
+    if where is not None and where.ndim == target.ndim:
+        target = jnp.where(where, target, 0)
+    return with_classes_last(logits, axis, where, lambda axes: classes_last(target, axes))
 
 
 def safe(theirs: Callable[..., Any], logits: Any, labels: Any) -> Any:

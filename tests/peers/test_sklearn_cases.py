@@ -48,7 +48,6 @@ class Kernels:
         self._both("gradient_proba", given)
 
     def gradient_hessian(self, **given: Any) -> None:
-        _refused.append("the diagonal of the Hessian; its gradient compared")
         self._both("gradient_hessian", given)
 
     def _test_cy_gradient(self, **given: Any) -> Any:
@@ -76,7 +75,7 @@ def evaluate(labels: Any, logits: Any, weights: Any) -> CrossEntropyResult:
         logits,
         labels.astype(np.int64),
         row_weights=weights,
-        outputs=("loss", "gradient", "probabilities"),
+        outputs=("loss", "gradient", "probabilities", "hessian_diagonal"),
     )
 
 
@@ -101,6 +100,7 @@ def results(result: CrossEntropyResult) -> dict[str, Any]:
     return {
         "loss_out": result.loss,
         "gradient_out": result.gradient,
+        "hessian_out": result.hessian_diagonal,
         "proba_out": result.probabilities,
     }
 
@@ -112,6 +112,7 @@ def near(out: str, ours: Any, given: Mapping[str, Any]) -> None:
     sizes = {
         "loss_out": weights * (2 * np.abs(logits).max(axis=1) + np.log(logits.shape[1])),
         "gradient_out": weights[:, None],
+        "hessian_out": weights[:, None],
         "proba_out": 1.0,
     }
     step = max(np.finfo(logits.dtype).eps, np.finfo(theirs.dtype).eps)

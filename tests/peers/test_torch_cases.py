@@ -18,13 +18,12 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 from softxent import cross_entropy
-from softxent.errors import InputError, TensorError, WeightError
+from softxent.errors import InputError, WeightError
 from softxent.results import CrossEntropyResult
 
 ULPS = 4
 
 REASONS = {
-    (TensorError, "labels"): "a target of probabilities",
     (WeightError, "class_weights"): "a negative class weight; compared with its absolute value",
 }
 
@@ -56,10 +55,11 @@ def ours(logits: Any, target: Any, options: Mapping[str, Any]) -> CrossEntropyRe
     given = {NAMES[name]: value for name, value in options.items() if value is not None}
     if "class_weights" in given:
         given["class_weights"] = np.asarray(as_numpy(given["class_weights"]), np.float64)
-    scores, labels = classes_last(as_numpy(logits)), as_numpy(target)
-    if labels.ndim == 0:
-        labels = labels[None]
-    return cross_entropy(scores, labels, **{"reduction": "mean", **given})
+    scores = classes_last(as_numpy(logits))
+    given = {"reduction": "mean", **given}
+    if target.is_floating_point():
+        return cross_entropy(scores, target_probabilities=classes_last(as_numpy(target)), **given)
+    return cross_entropy(scores, np.atleast_1d(as_numpy(target)), **given)
 
 
 def assert_same(logits: Any, target: Any, options: Mapping[str, Any]) -> None:
@@ -81,16 +81,21 @@ def magnitudes(
     """Return what errors of loss and gradient are in proportion to."""
     scores = classes_last(as_numpy(logits)).astype(np.float64)
     classes = scores.shape[-1]
-    labels = as_numpy(target).reshape(scores.shape[:-1])
     weight = options.get("weight")
     weights = np.ones(classes) if weight is None else as_numpy(weight).astype(np.float64)
     smoothing = options.get("label_smoothing", 0.0)
-    ignored = labels == options.get("ignore_index", -100)
-    of_label = np.where(ignored, 0, weights[labels])
-    total = (1 - smoothing) * of_label + np.where(ignored, 0, smoothing * weights.mean())
+    if target.is_floating_point():
+        own = (classes_last(as_numpy(target)).astype(np.float64) * weights).sum(-1)
+        rows, taken = float(own.size), np.ones(own.shape)
+    else:
+        labels = as_numpy(target).reshape(scores.shape[:-1])
+        taken = (labels != options.get("ignore_index", -100)).astype(np.float64)
+        own = np.where(taken, weights[labels], 0)
+        rows = own.sum()
+    total = (1 - smoothing) * own + taken * smoothing * weights.mean()
     of_loss = total * (2 * np.abs(scores).max(-1) + np.log(classes))
     reduction = options.get("reduction", "mean")
-    divisor = (of_label.sum() if reduction == "mean" else 1.0) or 1.0
+    divisor = (rows if reduction == "mean" else 1.0) or 1.0
     reduced = of_loss if reduction == "none" else of_loss.sum() / divisor
     return np.asarray(reduced), (total / divisor)[..., None]
 
