@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softxent import LabelError, RowsError, TensorError, cross_entropy
+from softxent import LabelError, OptionError, RowsError, TensorError, cross_entropy
 
 N, C = 5, 4
 X = np.linspace(-1, 1, N * C, dtype=np.float32).reshape(N, C)
@@ -193,3 +193,11 @@ def test_a_bucket_out_of_sight_of_the_maximum() -> None:
     )
     np.testing.assert_allclose(result.loss, [0.75 * (1700 - math.log(2))], rtol=2e-7)
     np.testing.assert_allclose(result.gradient, [[75.0, -37.5, -37.5]], rtol=4e-7)
+
+
+def test_options_of_labels_are_refused_without_labels() -> None:
+    target = np.full((N, C), 0.25)
+    with pytest.raises(OptionError, match="only to labels") as caught:
+        cross_entropy(X, target_probabilities=target, ignore_index=1)
+    assert caught.value.field == "ignore_index"
+    cross_entropy(X, target_probabilities=target, ignore_index=None)
