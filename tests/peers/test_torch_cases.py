@@ -23,7 +23,7 @@ from softxent.results import CrossEntropyResult
 
 ULPS = 4
 
-REASONS = {
+REASONS: dict[tuple[type[InputError], str], str] = {
     (WeightError, "class_weights"): "a negative class weight; compared with its absolute value",
 }
 
