@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any, Unpack
@@ -32,7 +33,7 @@ from softxent.options import (
 from softxent.output_buffers import prepare_outputs
 from softxent.reduction import mean_divisor, reduced_loss
 from softxent.results import Arrays, CrossEntropyResult, Floats
-from softxent.running import PARALLEL_ELEMENTS, Sums, run
+from softxent.running import PARALLEL_ELEMENTS, Sums, Turn, run
 from softxent.weighing import weigh
 
 
@@ -200,16 +201,21 @@ def evaluate(
     *,
     out: Mapping[str, npt.NDArray[Any]] | None = None,
     num_threads: int | None = None,
+    turn: Turn = contextlib.nullcontext,
 ) -> dict[str, Any]:
-    """Evaluate tensors by name and options in one record; return outputs and sums by name."""
+    """Evaluate tensors by name and options in one record; return outputs and sums by name.
+
+    Whatever takes the kernels more than moments is done in turns; see `Turn`.
+    """
     threads = threads_of(num_threads)
     check_outputs(options, evaluation)
     batch = check_batch(tensors, evaluation)
     refuse_illegal(batch, options)
     arrays = prepare_outputs(batch, options, out or {}, tensors)
-    count, weight_sum = weigh(batch, options, threads)
+    with turn():
+        count, weight_sum = weigh(batch, options, threads)
     divisor = mean_divisor(options, weight_sum, count)
-    sums = run(batch, options, divisor or math.inf, arrays, threads)
+    sums = run(batch, options, divisor or math.inf, arrays, threads, turn)
     return finish(options, evaluation, arrays, sums, divisor, weight_sum, count)
 
 

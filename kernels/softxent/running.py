@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,18 +30,38 @@ BLOCKS_A_THREAD = 16
 CONVERTED_ELEMENTS = 1 << 20
 """Logits converted at a time where outputs are stored in another type than logits."""
 
+TURN_ELEMENTS = 1 << 23
+"""Logits evaluated in one turn, a few milliseconds; a row is never split."""
+
+Turn = Callable[[], contextlib.AbstractContextManager[None]]
+"""Makes what is entered before and left after each stretch of work of a few milliseconds, so that
+calls which share processors can take turns. It may raise; outputs are then undefined."""
+
 Sums = npt.NDArray[np.int64]
 
 
-def run(batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int) -> Sums:
+def run(
+    batch: Batch,
+    options: Options,
+    divisor: float,
+    arrays: Arrays,
+    threads: int,
+    turn: Turn = contextlib.nullcontext,
+) -> Sums:
     """Write the outputs of a batch to arrays by name; return the accumulator of the losses.
 
-    The loss must be among them.
+    The loss must be among them. A `turn` is entered for each block of rows.
     """
     stored = {array.dtype for name, array in arrays.items() if name in PER_LOGIT}
-    if stored <= {batch.logits.dtype}:
-        return _run(batch, options, divisor, arrays, threads)
-    return _run_converted(batch, options, divisor, arrays, threads)
+    converts = not stored <= {batch.logits.dtype}
+
+    def run_rows(part: Batch, _: slice, pieces: Arrays) -> Sums:
+        with turn():
+            return _run(part, options, divisor, pieces, threads)
+
+    if converts or batch.logits.size > TURN_ELEMENTS:
+        return _by_blocks(batch, arrays, run_rows, converts=converts)
+    return run_rows(batch, slice(None), arrays)
 
 
 def _run(batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int) -> Sums:
@@ -103,27 +123,28 @@ def run_shard(
         whole = make_shard_task(task, part, shard.part(rows))
         return _through(loop, whole, part, threads, parallel)
 
-    return _by_blocks(batch, arrays, run_rows)
-
-
-def _run_converted(
-    batch: Batch, options: Options, divisor: float, arrays: Arrays, threads: int
-) -> Sums:
-    return _by_blocks(
-        batch, arrays, lambda part, _, pieces: _run(part, options, divisor, pieces, threads)
-    )
+    return _by_blocks(batch, arrays, run_rows, converts=True)
 
 
 def _by_blocks(
-    batch: Batch, arrays: Arrays, run_rows: Callable[[Batch, slice, Arrays], Sums]
+    batch: Batch,
+    arrays: Arrays,
+    run_rows: Callable[[Batch, slice, Arrays], Sums],
+    *,
+    converts: bool,
 ) -> Sums:
-    """Evaluate a few rows at a time in the type of computation, and round once into the outputs."""
+    """Evaluate some rows at a time; if it `converts`, in the type of computation, rounding once."""
     flat = {
         name: array.reshape(batch.logits.shape) if name in PER_LOGIT else array.reshape(-1)
         for name, array in arrays.items()
     }
     sums = np.zeros(WORDS, np.int64)
-    for rows in _blocks(batch):
+    step = max(1, (CONVERTED_ELEMENTS if converts else TURN_ELEMENTS) // max(1, batch.classes))
+    for first in range(0, batch.rows, step):
+        rows = slice(first, min(first + step, batch.rows))
+        if not converts:
+            sums += run_rows(batch.part(rows), rows, {name: a[rows] for name, a in flat.items()})
+            continue
         part = _computed_part(batch, rows)
         pieces = {name: _piece(name, array[rows], part) for name, array in flat.items()}
         sums += run_rows(part, rows, pieces)
@@ -131,12 +152,6 @@ def _by_blocks(
             if piece.dtype != flat[name].dtype:
                 round_into(flat[name][rows], piece)
     return sums
-
-
-def _blocks(batch: Batch) -> Iterator[slice]:
-    step = max(1, CONVERTED_ELEMENTS // max(1, batch.logits.shape[1]))
-    for first in range(0, batch.rows, step):
-        yield slice(first, min(first + step, batch.rows))
 
 
 def _piece(name: str, rows: npt.NDArray[Any], part: Batch) -> npt.NDArray[Any]:

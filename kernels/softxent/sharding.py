@@ -4,8 +4,8 @@
     whole = combine_partials(parts)
     results = [class_cross_entropy(x, labels, whole, first_class=i) for i, x in blocks]
 
-Columns are split on tile boundaries. What blocks exchange is three numbers a tile and row, and the
-logits of the target's classes.
+Columns are split on tile boundaries. What blocks exchange is three numbers a tile and row, five
+with a target of probabilities, and the logits of the classes that labels and top-k targets name.
 """
 
 from __future__ import annotations
@@ -32,12 +32,8 @@ from softxent.running import run_shard
 from softxent.tasks import MAIN, ShardArrays
 from softxent.weighing import weigh
 
-SHARD = replace(
-    CROSS_ENTROPY,
-    tensors=tuple(name for name in CROSS_ENTROPY.tensors if name != "target_probabilities"),
-    outputs=MAIN,
-)
-"""What can be evaluated without the other columns: targets with few entries, and no extras."""
+SHARD = replace(CROSS_ENTROPY, outputs=MAIN)
+"""What can be evaluated without the other columns."""
 
 Array = npt.NDArray[Any]
 
@@ -52,7 +48,9 @@ class ClassPartials:
         classes: C.
         tiles: float64 [N, tiles, 3], of each tile its maximum m, how many logits equal it, and
             the sum of the others' exp((x - m) / temperature).
-        shortfalls: float64 [N, tiles], sum of w (m - x) where labels are smoothed, else [N, 0].
+        shortfalls: float64 [N, tiles], sum of w (m - x) where the target is spread over all
+            classes, else [N, 0].
+        target_sums: float64 [N, tiles], sum of a target of probabilities, else [N, 0].
         entry_logits: float64 [N, K + 1], the logits of a target's classes, NaN if elsewhere.
     """
 
@@ -61,6 +59,7 @@ class ClassPartials:
     classes: int
     tiles: npt.NDArray[np.float64]
     shortfalls: npt.NDArray[np.float64]
+    target_sums: npt.NDArray[np.float64]
     entry_logits: npt.NDArray[np.float64]
 
 
@@ -70,6 +69,7 @@ def class_partials(
     *,
     first_class: int,
     classes: int,
+    target_probabilities: npt.ArrayLike | None = None,
     target_indices: npt.ArrayLike | None = None,
     target_log_probabilities: npt.ArrayLike | None = None,
     class_weights: npt.ArrayLike | None = None,
@@ -85,6 +85,7 @@ def class_partials(
         first_class: a multiple of the tile, `softxent.TILE`; columns are one too, unless they are
             the last.
         classes: C of the whole rows.
+        target_probabilities: [..., columns], those of the block.
         class_weights, class_mask: [C], of all classes.
         Others, and options: as `cross_entropy` takes them, the same for every block and step. Not
         tail=bucket, nor label_smoothing with smoothing=others.
@@ -96,19 +97,22 @@ def class_partials(
     batch = _check(given_tensors(locals(), SHARD), checked, first_class, classes)
     weigh(batch, checked, threads_of(num_threads))
     tiles = -(-batch.logits.shape[1] // TILE)
+    written = batch.target_probabilities.size > 0
     entries = batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0
     found = ClassPartials(
         first_class=first_class,
         columns=batch.logits.shape[1],
         classes=classes,
         tiles=np.zeros((batch.rows, tiles, 3)),
-        shortfalls=np.zeros((batch.rows, tiles if checked.label_smoothing else 0)),
+        shortfalls=np.zeros((batch.rows, tiles if checked.label_smoothing or written else 0)),
+        target_sums=np.zeros((batch.rows, tiles if written else 0)),
         entry_logits=np.full((batch.rows, entries + 1), np.nan),
     )
     shard = ShardArrays(
         first_class=first_class,
         tiles_out=found.tiles,
         shortfalls_out=found.shortfalls,
+        target_sums_out=found.target_sums,
         entry_logits_out=found.entry_logits,
     )
     run_shard(batch, checked, math.inf, {}, shard, threads_of(num_threads))
@@ -126,9 +130,7 @@ def combine_partials(parts: Sequence[ClassPartials]) -> ClassPartials:
         raise TensorError("there are no partials to combine", field="partials")
     end = ordered[0].first_class
     for part in ordered:
-        same = (part.classes, len(part.tiles), part.shortfalls.shape[1] > 0)
-        first = (ordered[0].classes, len(ordered[0].tiles), ordered[0].shortfalls.shape[1] > 0)
-        if same != first or part.entry_logits.shape != ordered[0].entry_logits.shape:
+        if _kind(part) != _kind(ordered[0]):
             raise TensorError("partials are of different rows or options", field="partials")
         if part.first_class != end:
             raise TensorError(
@@ -144,8 +146,15 @@ def combine_partials(parts: Sequence[ClassPartials]) -> ClassPartials:
         classes=ordered[0].classes,
         tiles=np.concatenate([part.tiles for part in ordered], axis=1),
         shortfalls=np.concatenate([part.shortfalls for part in ordered], axis=1),
+        target_sums=np.concatenate([part.target_sums for part in ordered], axis=1),
         entry_logits=entry_logits,
     )
+
+
+def _kind(part: ClassPartials) -> tuple[Any, ...]:
+    """Return what partials of the same rows and options have in common."""
+    spread = part.shortfalls.shape[1] > 0, part.target_sums.shape[1] > 0
+    return part.classes, len(part.tiles), *spread, part.entry_logits.shape
 
 
 def class_cross_entropy(
@@ -154,6 +163,7 @@ def class_cross_entropy(
     partials: ClassPartials,
     *,
     first_class: int,
+    target_probabilities: npt.ArrayLike | None = None,
     target_indices: npt.ArrayLike | None = None,
     target_log_probabilities: npt.ArrayLike | None = None,
     class_weights: npt.ArrayLike | None = None,
@@ -186,6 +196,7 @@ def class_cross_entropy(
         first_class=first_class,
         tiles=partials.tiles,
         shortfalls=partials.shortfalls,
+        target_sums=partials.target_sums,
         entry_logits=partials.entry_logits,
     )
     threads = threads_of(num_threads)
@@ -219,3 +230,6 @@ def _check_partials(partials: ClassPartials, batch: Batch) -> None:
         raise TensorError(
             f"partials are of {len(partials.tiles)} rows, logits of {batch.rows}", field="partials"
         )
+    written = batch.target_probabilities.size > 0
+    if batch.rows and written != (partials.target_sums.shape[1] > 0):
+        raise TensorError("the partials are of another kind of target", field="partials")

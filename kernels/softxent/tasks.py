@@ -98,8 +98,10 @@ class ShardArrays:
     tiles: Weights = field(default_factory=_nothing)
     shortfalls: Weights = field(default_factory=_nothing)
     entry_logits: Weights = field(default_factory=_nothing)
+    target_sums: Weights = field(default_factory=_nothing)
     tiles_out: Weights = field(default_factory=_nothing)
     shortfalls_out: Weights = field(default_factory=_nothing)
+    target_sums_out: Weights = field(default_factory=_nothing)
     entry_logits_out: Weights = field(default_factory=_nothing)
 
     def part(self, rows: slice) -> ShardArrays:

@@ -37,6 +37,7 @@ def weigh(batch: Batch, options: Options, threads: int) -> tuple[int, float]:
     arguments = (
         batch.rows,
         batch.classes,
+        batch.logits.shape[1],
         batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0,
         batch.labels,
         batch.row_weights,

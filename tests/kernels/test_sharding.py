@@ -53,8 +53,18 @@ def sharded(
     """Return the results of every block."""
     call: dict[str, Any] = {**others, **options, "outputs": OUTPUTS}
     call.setdefault("labels", None)
+    target = call.pop("target_probabilities", None)
+
+    def columns(first: int, block: Array) -> Any:
+        return None if target is None else target[:, first : first + block.shape[1]]
+
     blocks = blocks_of(x, cuts)
-    parts = [class_partials(b, first_class=a, classes=x.shape[1], **call) for a, b in blocks]
+    parts = [
+        class_partials(
+            b, first_class=a, classes=x.shape[1], target_probabilities=columns(a, b), **call
+        )
+        for a, b in blocks
+    ]
     # Some are combined before the others.
     whole = combine_partials([combine_partials(parts[1:]), parts[0]]) if cuts else parts[0]
     return [
@@ -62,6 +72,7 @@ def sharded(
             block,
             partials=whole,
             first_class=first,
+            target_probabilities=columns(first, block),
             out={"gradient": block} if in_place else None,
             **call,
         )
@@ -107,7 +118,8 @@ def calls(draw: st.DrawFn) -> tuple[Array, Tensors, dict[str, Any], list[int]]:
     labels[1] = x[1].astype(float).argmax()
     others: Tensors = {"labels": labels}
     options = dict(draw(st.sampled_from(OPTIONS)))
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from(["labels", "top-k", "probabilities"]))
+    if kind == "top-k":
         k = min(4, classes)
         indices = np.array([g.permutation(classes)[:k] for _ in range(rows)])
         indices[2, 0] = -1
@@ -116,10 +128,14 @@ def calls(draw: st.DrawFn) -> tuple[Array, Tensors, dict[str, Any], list[int]]:
             "target_log_probabilities": -1.5 - g.random((rows, k)) * 8,
         }
         options |= {"tail": draw(st.sampled_from(["renormalize", "none"]))}
-        if draw(st.booleans()):
-            options["hard_weight"] = 0.3
-        else:
-            del others["labels"]
+    if kind == "probabilities":
+        target = g.dirichlet(np.full(classes, 0.05), rows)
+        target[3] = np.eye(classes)[x[3].astype(float).argmax()]
+        others["target_probabilities"] = target.astype(dtype)
+    if kind != "labels" and draw(st.booleans()):
+        options["hard_weight"] = 0.3
+    elif kind != "labels":
+        del others["labels"]
     if draw(st.booleans()):
         others["class_weights"] = class_weights(g, classes)
     if draw(st.booleans()):
@@ -128,6 +144,7 @@ def calls(draw: st.DrawFn) -> tuple[Array, Tensors, dict[str, Any], list[int]]:
         mask = g.random(classes) < 0.7
         mask[labels] = True
         mask[np.maximum(others.get("target_indices", labels), 0)] = True
+        # A masked class takes no part, whatever its probability.
         others["class_mask"] = mask
     return x, others, options, cuts
 

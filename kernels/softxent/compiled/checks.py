@@ -37,6 +37,7 @@ MOST_MASS = 1.0 + 2.0**-7
 def weigh_blocks(
     rows,
     classes,
+    columns,
     entries,
     labels,
     row_weights,
@@ -62,6 +63,7 @@ def weigh_blocks(
             block * rows // blocks,
             (block + 1) * rows // blocks,
             classes,
+            columns,
             entries,
             labels,
             row_weights,
@@ -86,6 +88,7 @@ def weigh_rows(
     first,
     last,
     classes,
+    columns,
     entries,
     labels,
     row_weights,
@@ -106,8 +109,9 @@ def weigh_rows(
     """Add the weights of the rows that take part to an accumulator; return how many, -1 for faults.
 
     A row weighs its own weight, times that of its label's class where `class_weights` are passed.
-    `infinity` is the pattern of infinity in `stored_target`. faults_out uint8 [N], zeroed, takes
-    one of the numbers above for each of the rows first .. last that is at fault.
+    A target of probabilities has `columns` of the classes. `infinity` is the pattern of infinity
+    in `stored_target`. faults_out uint8 [N], zeroed, takes one of the numbers above for each of
+    the rows first .. last that is at fault.
     """
     plain = row_weights.size + class_weights.size + entries + target.size + stored_target.size == 0
     if plain and vectors.size + mask.size == 0 and labels.size > 0:
@@ -135,9 +139,9 @@ def weigh_rows(
             fault = check_entries(
                 row, classes, entries, indices, log_probabilities, mask, masked_from, seen
             )
-        elif (target.size > 0 and not are_probabilities(target, row * classes, classes)) or (
+        elif (target.size > 0 and not are_probabilities(target, row * columns, columns)) or (
             stored_target.size > 0
-            and not are_stored(stored_target, row * classes, classes, infinity)
+            and not are_stored(stored_target, row * columns, columns, infinity)
         ):
             fault = PROBABILITY
         if fault == 0 and vectors.size > 0:
@@ -227,7 +231,7 @@ def weight_loop(computed: str, *, parallel: bool) -> Any:
     """Return `weigh_blocks` for targets of type `computed`, compiled on first use."""
     weights, integers = read(types.float64), read(types.int64)
     signature = types.none(
-        *(types.int64,) * 3,
+        *(types.int64,) * 4,
         integers,
         weights,
         weights,

@@ -35,7 +35,7 @@ def describe_row(task, row, row_weight, scratch):
     """Write every output but those of `rows` for one row that is not ignored."""
     begin, end = row * task.classes, (row + 1) * task.classes
     transform_row(task, row, part(task.logits, begin, end), scratch.z, scratch.slope)
-    target = read_target(task, row, scratch.indices, scratch.masses, scratch.written)
+    target = read_target(task, row, 0, scratch.indices, scratch.masses, scratch.written)
     w = spread_of(task, scratch)
     bucketed = target.rest > 0.0
     fill_passes(task, target, w, bucketed, scratch)

@@ -165,7 +165,7 @@ def _evaluate_row(transformed: bool) -> Any:
                 at_entry = at_entry + extra * scratch.powers[i]
             out[scratch.indices[i]] = narrow(factor * at_entry + 0.0, out)
         if top >= 0:
-            at_top = mass_but(classes, target, scratch.masses, -1, w, top)
+            at_top = mass_but(classes, 0, target, scratch.masses, -1, w, top)
             at_top = at_top - target.mass * (s.S / s.D)
             if extra != 0.0:
                 at_top = at_top + extra * (1.0 / s.D)
@@ -181,7 +181,7 @@ def _evaluate_row(transformed: bool) -> Any:
         if transformed and (task.softcap > 0.0 or task.mask.size > 0 or task.tail == BUCKET):
             transform_row(task, row, x, scratch.z, scratch.slope)
             x = scratch.z
-        target = read_target(task, row, scratch.indices, scratch.masses, scratch.written)
+        target = read_target(task, row, 0, scratch.indices, scratch.masses, scratch.written)
         w = spread_of(task, scratch)
         for i in range(target.count):
             scratch.logits[i] = x[scratch.indices[i]]
@@ -284,7 +284,7 @@ def entry_gradient(classes, target, i, s, w, scratch):
     p = scratch.powers[i]
     alone = target.count == 1 and target.u == 0.0
     if scratch.logits[i] == s.m and (s.S < 1.0 or alone):
-        return mass_but(classes, target, scratch.masses, i, w, k) - target.mass * (s.S / s.D)
+        return mass_but(classes, 0, target, scratch.masses, i, w, k) - target.mass * (s.S / s.D)
     if alone:
         return target.mass * (p - 1.0)
     own = scratch.masses[i]

@@ -32,7 +32,7 @@ from softxent.compiled.rows import (
 )
 from softxent.compiled.softmax import PARTIALS, combine, pass_a, tempered, tile_share
 from softxent.compiled.span import hold, part
-from softxent.compiled.targets import mass_but, read_target
+from softxent.compiled.targets import mass_but, read_target, written_target
 from softxent.compiled.tiles import TILE
 from softxent.compiled.transform import apply_slope, transform_row
 
@@ -74,7 +74,7 @@ def _evaluate_shards(transformed: bool) -> Any:
                     at_entry = at_entry + extra * scratch.powers[i]
                 out[k - first] = narrow(factor * at_entry + 0.0, out)
         if top >= 0:
-            at_top = mass_but(classes, target, scratch.masses, -1, w, first + top)
+            at_top = mass_but(classes, first, target, scratch.masses, -1, w, first + top)
             at_top = at_top - target.mass * (s.S / s.D)
             if extra != 0.0:
                 at_top = at_top + extra * (1.0 / s.D)
@@ -92,13 +92,17 @@ def _evaluate_shards(transformed: bool) -> Any:
         if transformed:
             transform_row(task, row, x, scratch.z, scratch.slope)
             x = scratch.z
-        target = read_target(task, row, scratch.indices, scratch.masses, scratch.written)
+        target = read_target(
+            task, row, task.first_class, scratch.indices, scratch.masses, scratch.written
+        )
         w = spread_of(task, scratch)
         read_entry_logits(task, row, target.count, x, scratch)
         first_tile = task.first_class // TILE
         last_tile = first_tile + (columns + TILE - 1) // TILE
         own = part(scratch.partials, first_tile * PARTIALS, last_tile * PARTIALS)
-        own_weights = part(w.weights, task.first_class, task.first_class + columns)
+        # A target that is written out is that of the block's columns alone.
+        first_weight = 0 if w.written_out else task.first_class
+        own_weights = part(w.weights, first_weight, first_weight + columns)
         wants_gradient, wants_probabilities = gradient_out.size > 0, probabilities_out.size > 0
         e_out = gradient_out if wants_gradient else probabilities_out
         first_pass(
@@ -108,10 +112,15 @@ def _evaluate_shards(transformed: bool) -> Any:
         )  # fmt: skip
         if task.tiles_out.size > 0:
             write_tiles(task, row, own)
+            if w.written_out:
+                write_sums(task, row, w.tile_weights, first_tile, last_tile)
             for i in range(target.count):
                 task.entry_logits_out[row * (task.entries + 1) + i] = scratch.logits[i]
             return
         read_tiles(task, row, scratch.partials, first_tile, last_tile)
+        if w.written_out:
+            read_sums(task, row, w.tile_weights, first_tile, last_tile)
+            target = written_target(columns, scratch.written)
         s = combine(scratch.partials, inverse, inverse_low)
         if not (abs(s.m) < np.inf and s.S >= 0.0):
             write_invalid(task, row)
@@ -207,3 +216,18 @@ def read_tiles(task, row, partials, first_tile, last_tile):
                 partials[t * PARTIALS + i] = task.tiles[(row * count + t) * KEPT + i]
             if task.shortfalls.size > 0:
                 partials[t * PARTIALS + KEPT] = task.shortfalls[row * count + t]
+
+
+@inlined
+def write_sums(task, row, sums, first_tile, last_tile):
+    """Write what the written target adds up to in the block's tiles."""
+    for t in range(first_tile, last_tile):
+        task.target_sums_out[row * (last_tile - first_tile) + t - first_tile] = sums[t]
+
+
+@inlined
+def read_sums(task, row, sums, first_tile, last_tile):
+    """Read what the target adds up to in the tiles of the other blocks."""
+    for t in range(sums.size):
+        if not first_tile <= t < last_tile:
+            sums[t] = task.target_sums[row * sums.size + t]

@@ -136,10 +136,11 @@ def sum_but(values, count, left_out):
 
 
 @inlined
-def write_out(task, row, count, indices, masses, written):
+def write_out(task, row, first_class, count, indices, masses, written):
     """Write every t_j of a row, and the sum of each tile's after the classes; return the target.
 
-    The entries are what is given beside `task.target`, before smoothing and weights.
+    The entries are what is given beside `task.target`, before smoothing and weights. Where the
+    classes are a block of columns from `first_class` on, so are what is written and what is summed.
     """
     classes = task.classes
     begin = row * classes
@@ -152,7 +153,8 @@ def write_out(task, row, count, indices, masses, written):
             v = soft * widen(load_first(task.target, begin + j, n, 0.0))
         store_first(written, j, n, v)
     for i in range(count):
-        written[indices[i]] += masses[i]
+        if 0 <= indices[i] - first_class < classes:
+            written[indices[i] - first_class] += masses[i]
     smoothing, share = task.smoothing, 0.0
     if smoothing > 0.0:
         share = row_spread(task, row)
@@ -161,15 +163,21 @@ def write_out(task, row, count, indices, masses, written):
             smoothing, share = 0.0, 0.0
     for first in range(0, classes, TILE):
         end = min(first + TILE, classes)
-        written[classes + first // TILE] = weigh_tile(
-            task, row, first, end, smoothing, share, written
+        written[classes + (first_class + first) // TILE] = weigh_tile(
+            task, row, first_class, first, end, smoothing, share, written
         )
+    return written_target(classes, written)
+
+
+@inlined
+def written_target(classes, written):
+    """Return the target that is written out, with the sum of each of its tiles."""
     tiles = part(written, classes, written.size)
     return Target(0, 0, sum_but(tiles, tiles.size, -1), 0.0, 0.0, 1.0)
 
 
 @inlined
-def weigh_tile(task, row, first, end, smoothing, share, written):
+def weigh_tile(task, row, first_class, first, end, smoothing, share, written):
     """Give a tile of a written target mask, smoothing and class weights; return its sum."""
     masked, weighted = task.mask.size > 0, task.class_weights.size > 0
     mask_begin = row * task.classes if task.masks_rows else 0
@@ -180,7 +188,7 @@ def weigh_tile(task, row, first, end, smoothing, share, written):
         if smoothing > 0.0:
             v = (1.0 - smoothing) * v + share
         if weighted:
-            v = v * load_first(task.class_weights, j, n, 0.0)
+            v = v * load_first(task.class_weights, first_class + j, n, 0.0)
         if masked:
             v = select(load_first(task.mask, mask_begin + j, n, 0) != 0, v, 0.0)
         v = select(first_lanes(n), v, 0.0)
@@ -225,8 +233,11 @@ def row_spread(task, row):
 
 
 @inlined
-def read_target(task, row, indices, masses, written):
-    """Return the target of a row, its entries or all of it written to scratch."""
+def read_target(task, row, first_class, indices, masses, written):
+    """Return the target of a row, its entries or all of it written to scratch.
+
+    `first_class` is that of the first column there is.
+    """
     if task.entries == 0 and task.target.size == 0 and written.size == 0:
         if task.labels.size == 0:
             return Target(0, 0, 0.0, 0.0, 0.0, 0.0)
@@ -238,22 +249,27 @@ def read_target(task, row, indices, masses, written):
         share = task.hard_weight if task.target.size > 0 else 1.0
         count = mix_label(share, task.labels[row], 0, indices, masses)
     if written.size > 0:
-        return write_out(task, row, count, indices, masses, written)
+        return write_out(task, row, first_class, count, indices, masses, written)
     return weigh_entries(task, count, named, rest, indices, masses)
 
 
 @inlined
-def mass_but(classes, target, masses, entry, w, k):
-    """Return T - t_k, summed over the other classes; `entry` is that of class k, or -1."""
+def mass_but(classes, first_class, target, masses, entry, w, k):
+    """Return T - t_k, summed over the other classes; `entry` is that of class k, or -1.
+
+    Of a target that is written out, what is written begins at `first_class`.
+    """
     rest = sum_but(masses, target.count, entry)
     if target.u == 0.0:
         return rest
     if w.written_out:
-        first = k // TILE * TILE
-        end = min(first + TILE, classes)
-        rest += sum_but(w.tile_weights, w.tile_weights.size, k // TILE)
-        rest += total_weight(w.weights, first, k - first)
-        return rest + total_weight(w.weights, k + 1, end - k - 1)
+        tile = k // TILE
+        first = tile * TILE - first_class
+        end = min((tile + 1) * TILE, classes) - first_class
+        own = k - first_class
+        rest += sum_but(w.tile_weights, w.tile_weights.size, tile)
+        rest += total_weight(w.weights, first, own - first)
+        return rest + total_weight(w.weights, own + 1, end - own - 1)
     if w.weights.size > 0:
         return rest + target.u * w.other_weights[k]
     return rest + target.u * (classes - 1.0)

@@ -162,9 +162,12 @@ class Shard(NamedTuple):
     """[N * T], where the target is spread over all classes."""
     entry_logits: Any
     """[N * (K + 1)]: the logits of the target's entries, wherever they stand."""
+    target_sums: Any
+    """[N * T]: the sum of each tile of a target that is written out."""
     tiles_out: Any
     """[N * tiles * 3]: those of the block; if it is wanted nothing else is written but these."""
     shortfalls_out: Any
+    target_sums_out: Any
     entry_logits_out: Any
     """NaN for entries outside the block."""
 
@@ -179,7 +182,7 @@ ShardTask = _record("ShardTask", Task._fields + Shard._fields)
 def shard_task_fields(element: Any) -> list[Any]:
     """Return the types of a shard task's fields."""
     given, written = read(types.float64), write(types.float64)
-    shard = Shard(types.int64, types.int64, given, given, given, written, written, written)
+    shard = Shard(types.int64, types.int64, *(given,) * 4, *(written,) * 4)
     return [*task_fields(element), *shard]
 
 
