@@ -16,20 +16,23 @@ from softxent.output_buffers import flat_bits
 from softxent.running import blocks_of, is_parallel, merged
 from softxent.tasks import ignored
 
+PARALLEL_VALUES = 4_096
+"""Values of targets and vectors from which on several threads check them."""
+
 _NONE = np.empty(0)
 _NO_PATTERNS = np.empty(0, np.uint16)
 
 
 def weigh(batch: Batch, options: Options, threads: int) -> tuple[int, float]:
     """Check the values of targets and row weights; return `count` and `weight_sum`."""
-    # A label or weight a row is read faster than a second thread starts; C values a row are not.
-    reads_logits = batch.target_probabilities.size > 0 or batch.vectors.size > 0
-    parallel = reads_logits and is_parallel(batch, threads)
+    # A label or weight a row is read faster than a second thread starts; many values are not.
+    targets = batch.target_probabilities
+    read = targets.size + batch.vectors.size + batch.target_indices.size
+    parallel = read >= PARALLEL_VALUES and is_parallel(batch, threads)
     blocks = blocks_of(batch, threads, parallel)
     words = np.zeros((blocks, WORDS), np.int64)
     counts = np.zeros(blocks, np.int64)
     faults = np.zeros(batch.rows, np.uint8)
-    targets = batch.target_probabilities
     stores, computed = targets.dtype.itemsize == 2, batch.computed
     # With a soft target rows weigh what `row_weights` says, whatever their classes.
     class_weights = _NONE if batch.is_soft else batch.class_weights

@@ -1,4 +1,4 @@
-"""Work in turns: a large batch enters and leaves one for each stretch of rows, with the same bits."""
+"""Work in turns: a large batch takes one for each stretch of rows, and has the same bits."""
 
 from __future__ import annotations
 

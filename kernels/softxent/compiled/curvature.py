@@ -16,10 +16,8 @@ from softxent.compiled.elementary import format_of
 from softxent.compiled.folding import add_for, fold_sum
 from softxent.compiled.lanes import LANES, fma, narrow, select, spread, widen
 from softxent.compiled.memory import load_first, store_first
-from softxent.compiled.softmax import PARTIALS, tempered, tile_share
+from softxent.compiled.softmax import PARTIALS, share_of, tempered
 from softxent.compiled.tiles import TILE, find
-
-_share_of = tile_share[True]
 
 
 @inlined
@@ -48,13 +46,13 @@ def write_scaled_by(factor, value, j, n, out):
 @inlined
 def write_hessian_diagonal(task, row_weight, target, s, o, bucketed, scratch, out):
     """Write the diagonal."""
-    inverse, inverse_low, z = task.inverse, task.inverse_low, scratch.z
+    z = scratch.z
     factor, extra = factor_of(task, row_weight), 2.0 * task.z_loss
     for t in range(scratch.partials.size // PARTIALS):
-        share, share_low = _share_of(scratch.partials, t, s, inverse, inverse_low, z)
+        share, share_low = share_of(scratch.partials, t)
         q_share, q_low = share, share_low
         if bucketed:
-            q_share, q_low = _share_of(scratch.outside, t, o, inverse, inverse_low, z)
+            q_share, q_low = share_of(scratch.outside, t)
         end = min((t + 1) * TILE, task.classes)
         for j in range(t * TILE, end, LANES):
             n = end - j
@@ -71,7 +69,7 @@ def write_hessian_diagonal(task, row_weight, target, s, o, bucketed, scratch, ou
 @inlined
 def write_product(task, row_weight, target, s, o, bucketed, vector, scratch, out):
     """Write the product, relative to the vector's value at the first maximum."""
-    inverse, inverse_low, z = task.inverse, task.inverse_low, scratch.z
+    z = scratch.z
     factor, extra = factor_of(task, row_weight), 2.0 * task.z_loss
     t = 0
     while scratch.partials[t * PARTIALS] != s.m:
@@ -82,10 +80,10 @@ def write_product(task, row_weight, target, s, o, bucketed, vector, scratch, out
     if bucketed:
         outside = mean_of(task, o, vector, base, scratch.outside, scratch.e_outside, z)
     for t in range(scratch.partials.size // PARTIALS):
-        share, share_low = _share_of(scratch.partials, t, s, inverse, inverse_low, z)
+        share, share_low = share_of(scratch.partials, t)
         q_share, q_low = share, share_low
         if bucketed:
-            q_share, q_low = _share_of(scratch.outside, t, o, inverse, inverse_low, z)
+            q_share, q_low = share_of(scratch.outside, t)
         end = min((t + 1) * TILE, task.classes)
         for j in range(t * TILE, end, LANES):
             n = end - j
@@ -112,7 +110,7 @@ def mean_of(task, s, vector, base, partials, e, z):
     """Return sum_j p_j (v_j - base)."""
     acc, low = spread(0.0), spread(0.0)
     for t in range(partials.size // PARTIALS):
-        share, share_low = _share_of(partials, t, s, task.inverse, task.inverse_low, z)
+        share, share_low = share_of(partials, t)
         end = min((t + 1) * TILE, task.classes)
         for j in range(t * TILE, end, LANES):
             p, _ = probability(z, e, j, end - j, share, share_low, s)

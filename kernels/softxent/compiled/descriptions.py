@@ -15,7 +15,7 @@ from softxent.compiled.folding import add_for, count_lanes, fold_sum
 from softxent.compiled.lanes import LANES, fma, narrow, select, spread, spread_as, widen
 from softxent.compiled.memory import load_first, store_first
 from softxent.compiled.rows import spread_of
-from softxent.compiled.softmax import PARTIALS, combine, gap_for, pass_a, tile_share
+from softxent.compiled.softmax import PARTIALS, combine, fill_shares, gap_for, pass_a, share_of
 from softxent.compiled.span import part
 from softxent.compiled.targets import read_target
 from softxent.compiled.task import RENORMALIZE
@@ -23,7 +23,7 @@ from softxent.compiled.tiles import TILE, find, write_all
 from softxent.compiled.transform import transform_row
 
 _first_pass = pass_a[True]
-_share_of = tile_share[True]
+_fill_shares = fill_shares[True]
 
 _TINY = 2.0**-900
 _LIFT = 2.0**200
@@ -43,6 +43,7 @@ def describe_row(task, row, row_weight, scratch):
     if not (abs(s.m) < np.inf and s.S >= 0.0):
         write_blank(task, row, np.nan)
         return
+    _fill_shares(scratch.partials, s, task.inverse, task.inverse_low, scratch.z)
     if task.log_probabilities_out.size > 0:
         write_log_probabilities(task, s, scratch.z, part(task.log_probabilities_out, begin, end))
     if task.entropy_out.size > 0:
@@ -55,6 +56,7 @@ def describe_row(task, row, row_weight, scratch):
         o = s
         if bucketed:
             o = combine(scratch.outside, task.inverse, task.inverse_low)
+            _fill_shares(scratch.outside, o, task.inverse, task.inverse_low, scratch.z)
         bucketed = bucketed and o.m > -np.inf
         if task.hessian_diagonal_out.size > 0:
             out = part(task.hessian_diagonal_out, begin, end)
@@ -127,9 +129,7 @@ def entropy(task, s, scratch):
     lift = 2.0 ** -format_of(scratch.e).headroom
     acc, low = spread(0.0), spread(0.0)
     for t in range(scratch.partials.size // PARTIALS):
-        share, share_low = _share_of(
-            scratch.partials, t, s, task.inverse, task.inverse_low, scratch.z
-        )
+        share, share_low = share_of(scratch.partials, t)
         end = min((t + 1) * TILE, task.classes)
         for j in range(t * TILE, end, LANES):
             e = widen(load_first(scratch.e, j, end - j, 0.0)) * lift

@@ -18,10 +18,11 @@ from softxent.compiled.softmax import (
     PARTIALS,
     combine,
     combine_shortfalls,
+    fill_shares,
     out_of_range,
     pass_a,
+    share_of,
     tempered,
-    tile_share,
 )
 from softxent.compiled.span import part
 from softxent.compiled.targets import mass_but, read_target
@@ -76,7 +77,6 @@ class Spread(NamedTuple):
 
 
 def _pass_b(tempered: bool) -> Any:
-    share_of = tile_share[tempered]
 
     @inlined
     def pass_b(x, classes, inverse, inverse_low, s, partials, mass, b, weights, e, out):
@@ -88,7 +88,7 @@ def _pass_b(tempered: bool) -> Any:
         for t in range(partials.size // PARTIALS):
             first = t * TILE
             count = min(TILE, classes - first)
-            share, low = share_of(partials, t, s, inverse, inverse_low, x)
+            share, low = share_of(partials, t)
             a = fma(mass, share, mass * low)
             peak = partials[t * PARTIALS + 6] if partials[t * PARTIALS] == s.m else np.nan
             if out_of_range(a, out) or out_of_range(b, out):
@@ -109,7 +109,7 @@ pass_b = {tempered: _pass_b(tempered) for tempered in (False, True)}
 
 def _evaluate_row(transformed: bool) -> Any:
     first_pass = pass_a[transformed]
-    share_of = tile_share[transformed]
+    fill = fill_shares[transformed]
     second_pass = pass_b[transformed]
 
     @inlined
@@ -117,7 +117,7 @@ def _evaluate_row(transformed: bool) -> Any:
         lift = 2.0 ** -format_of(x).headroom
         for i in range(count):
             k = scratch.indices[i]
-            share, low = share_of(scratch.partials, k // TILE, s, inverse, inverse_low, x)
+            share, low = share_of(scratch.partials, k // TILE)
             scratch.powers[i] = (np.float64(e[k]) * lift) * (share + low)
 
     @inlined
@@ -130,7 +130,9 @@ def _evaluate_row(transformed: bool) -> Any:
         )  # fmt: skip
         for i in range(target.named):
             scratch.z[scratch.indices[i]] = scratch.logits[i]
-        return combine(scratch.outside, inverse, inverse_low)
+        o = combine(scratch.outside, inverse, inverse_low)
+        fill(scratch.outside, o, inverse, inverse_low, x)
+        return o
 
     @inlined
     def write_bucket_gradient(
@@ -197,6 +199,8 @@ def _evaluate_row(transformed: bool) -> Any:
         if not (abs(s.m) < np.inf and s.S >= 0.0):
             write_invalid(task, row)
             return
+        if wants_gradient or wants_probabilities:
+            fill(scratch.partials, s, inverse, inverse_low, x)
         loss = row_loss(inverse, inverse_low, target, s, w, scratch)
         o = s
         if bucketed:

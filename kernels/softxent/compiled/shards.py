@@ -30,7 +30,7 @@ from softxent.compiled.rows import (
     spread_of,
     write_invalid,
 )
-from softxent.compiled.softmax import PARTIALS, combine, pass_a, tempered, tile_share
+from softxent.compiled.softmax import PARTIALS, combine, fill_shares, pass_a, share_of, tempered
 from softxent.compiled.span import hold, part
 from softxent.compiled.targets import mass_but, read_target, written_target
 from softxent.compiled.tiles import TILE
@@ -43,7 +43,7 @@ KEPT = 3
 def _evaluate_shards(transformed: bool) -> Any:
     first_pass = pass_a[transformed]
     second_pass = pass_b[transformed]
-    share_of = tile_share[transformed]
+    fill = fill_shares[transformed]
 
     @inlined
     def write_gradient(task, row_weight, x, s, target, w, own, own_weights, scratch, out):
@@ -53,7 +53,7 @@ def _evaluate_shards(transformed: bool) -> Any:
         for i in range(target.count):
             k = scratch.indices[i]
             if first <= k < first + columns:
-                share, low = share_of(scratch.partials, k // TILE, s, inverse, inverse_low, x)
+                share, low = share_of(scratch.partials, k // TILE)
                 scratch.powers[i] = (np.float64(out[k - first]) * lift) * (share + low)
         top = -1
         alone = target.u > 0.0 and s.S < 1.0 and holds_maximum(own, s.m)
@@ -125,6 +125,8 @@ def _evaluate_shards(transformed: bool) -> Any:
         if not (abs(s.m) < np.inf and s.S >= 0.0):
             write_invalid(task, row)
             return
+        if wants_gradient or wants_probabilities:
+            fill(scratch.partials, s, inverse, inverse_low, x)
         loss = row_loss(inverse, inverse_low, target, s, w, scratch)
         if task.z_loss > 0.0:
             loss = loss + task.z_loss * (s.lse * s.lse)

@@ -159,24 +159,33 @@ def combine_shortfalls(partials, tile_weights, m):
     return total + low if total < np.inf else total
 
 
-def _tile_share(tempered: bool) -> Any:
+def _fill_shares(tempered: bool) -> Any:
     @inlined
-    def tile_share(partials, t, s, inverse, inverse_low, x):
-        unit, unit_low = partials[t * PARTIALS + 4], partials[t * PARTIALS + 5]
-        if partials[t * PARTIALS] != s.m:
-            centre, exponent = reference(partials[t * PARTIALS], x)
-            exponent = exponent + format_of(x).headroom
-            if tempered and partials[t * PARTIALS] > -np.inf:
-                centre, exponent = partials[t * PARTIALS], 0.0
-            gap, gap_low = tempered_gap(centre, s.m, inverse, inverse_low)
-            unit, unit_low = exp_pair(gap, gap_low, exponent)
-        return divide_pair(unit, unit_low, s.D, s.D_low)
+    def fill_shares(partials, s, inverse, inverse_low, x):
+        for t in range(partials.size // PARTIALS):
+            unit, unit_low = partials[t * PARTIALS + 4], partials[t * PARTIALS + 5]
+            if partials[t * PARTIALS] != s.m:
+                centre, exponent = reference(partials[t * PARTIALS], x)
+                exponent = exponent + format_of(x).headroom
+                if tempered and partials[t * PARTIALS] > -np.inf:
+                    centre, exponent = partials[t * PARTIALS], 0.0
+                gap, gap_low = tempered_gap(centre, s.m, inverse, inverse_low)
+                unit, unit_low = exp_pair(gap, gap_low, exponent)
+            share, share_low = divide_pair(unit, unit_low, s.D, s.D_low)
+            partials[t * PARTIALS + 4], partials[t * PARTIALS + 5] = share, share_low
 
-    return tile_share
+    return fill_shares
 
 
-tile_share = {tempered: _tile_share(tempered) for tempered in (False, True)}
-"""Return, in two parts, p_j over the kept exponential less its headroom, for a tile."""
+fill_shares = {tempered: _fill_shares(tempered) for tempered in (False, True)}
+"""Put into each tile's partials, in two parts, p_j over the kept exponential less its headroom, in
+the place of what relates that to the tile's own maximum."""
+
+
+@inlined
+def share_of(partials, t):
+    """Return what `fill_shares` has left for a tile."""
+    return partials[t * PARTIALS + 4], partials[t * PARTIALS + 5]
 
 
 @inlined
