@@ -34,7 +34,24 @@ class Settings(BaseSettings):
     threads: int = Field(
         default_factory=available_cores, ge=1, le=1024, description="Threads of one kernel."
     )
-    kernels: int = Field(default=1, ge=1, description="Large batches evaluated at one time.")
+    kernels: int = Field(
+        default=1, ge=1, description="Large batches that are inside a kernel at one time."
+    )
+    calls: int = Field(
+        default=8, ge=1, description="Large calls decoded, evaluated in turns or encoded at a time."
+    )
+    queue: int = Field(default=256, ge=0, description="Most large calls that wait for their time.")
+    memory_bytes: int = Field(
+        default=2 << 30,
+        ge=1 << 20,
+        description="Most bytes of bodies, batches and answers of all calls together.",
+    )
+    timeout_seconds: float = Field(
+        default=60.0, gt=0, description="Time of a call that does not ask for one, in seconds."
+    )
+    longest_timeout_seconds: float = Field(
+        default=600.0, gt=0, description="Longest time that a call may ask for, in seconds."
+    )
     binary_bytes: int = Field(
         default=_DEFAULTS.binary_bytes, ge=1, description="Largest binary body, in bytes."
     )

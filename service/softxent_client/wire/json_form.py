@@ -24,6 +24,9 @@ PIECE_NUMBERS = 20_000
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
+DECODING_BYTES = 16
+"""Most memory that `decode` takes for each byte of a body: the parser's tape, strings and index."""
+
 
 def decode(
     buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits

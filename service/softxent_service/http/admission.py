@@ -1,22 +1,221 @@
-"""Lets large batches through to the kernels, a few at a time, off the event loop."""
+"""Who gets memory and who gets the kernels, and when it is too much.
+
+A call reserves the bytes that it holds as they come into being, waits for one of a few threads in
+a bounded queue, and evaluates in turns of a few milliseconds that change hands between calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
 
 import anyio
 import anyio.to_thread
+from starlette.types import Receive
+
+from softxent_client.wire import LimitExceededError
+from softxent_service.http.errors import ClientGoneError, DeadlineError, OverloadedError
 
 T = TypeVar("T")
 
 
-class Gate:
-    """Runs work in a thread, at most `places` at a time; the others wait in order."""
+class Budget:
+    """Bytes that all calls together may hold."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Reserve some bytes.
+
+        Raises:
+            OverloadedError: others hold too many.
+        """
+        with self._lock:
+            if self.used + size > self.limit:
+                raise OverloadedError(
+                    f"the calls in progress hold {self.used} of {self.limit} bytes; try again"
+                )
+            self.used += size
+
+    def give_back(self, size: int) -> None:
+        """Free some bytes."""
+        with self._lock:
+            self.used -= size
+
+
+class Reservation:
+    """What one call has of a budget; all of it is given back when it is left."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.add(-self._size)
+
+    def add(self, size: int) -> None:
+        """Reserve more bytes, or free some if negative.
+
+        Raises:
+            LimitExceededError: the call alone would hold more than there is.
+            OverloadedError: with the others it would.
+        """
+        if self._size + size > self._budget.limit:
+            raise LimitExceededError(
+                f"the call needs more than the limit memory_bytes of {self._budget.limit} bytes; "
+                "send fewer rows",
+                limit_name="memory_bytes",
+                limit=self._budget.limit,
+            )
+        if size > 0:
+            self._budget.take(size)
+        else:
+            self._budget.give_back(-size)
+        self._size += size
+
+
+@dataclass(eq=False)
+class Patience:
+    """How long a call may take, and whether anyone still waits for it.
+
+    Attributes:
+        seconds: granted, from when its head had been read.
+        deadline: when they are over, by `time.monotonic`.
+        gone: whether the client went away.
+    """
+
+    seconds: float
+    deadline: float
+    gone: bool = False
+
+    @classmethod
+    def of(cls, seconds: float) -> Patience:
+        """Return the patience that begins now."""
+        return cls(seconds, time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Return how many seconds are left, at least 0."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def check(self) -> None:
+        """Refuse a call that is not worth going on with.
+
+        Raises:
+            DeadlineError: its time is over.
+            ClientGoneError: the client went away.
+        """
+        if self.gone:
+            raise ClientGoneError("the client went away before the answer was there")
+        if not self.left():
+            raise DeadlineError(f"the call was not done within {self.seconds:g} s")
+
+
+class Turns:
+    """Lets threads use the kernels a few at a time, first come, first served."""
 
     def __init__(self, places: int) -> None:
-        self._limiter = anyio.CapacityLimiter(places)
+        self._free = places
+        self._waiting: deque[threading.Event] = deque()
+        self._lock = threading.Lock()
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Return what `work()` returns, or raise what it raises."""
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+    @contextlib.contextmanager
+    def take(self, patience: Patience) -> Iterator[None]:
+        """Wait for a turn and hold it.
+
+        Raises:
+            DeadlineError, ClientGoneError: as `Patience.check`.
+        """
+        patience.check()
+        self._enter(patience)
+        try:
+            patience.check()
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self, patience: Patience) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            place = threading.Event()
+            self._waiting.append(place)
+        if not place.wait(patience.left()):
+            with self._lock:
+                late = not place.is_set()
+                if late:
+                    self._waiting.remove(place)
+            if late:
+                patience.check()
+
+    def _leave(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free += 1
+
+
+class Gate:
+    """Runs the work of calls in threads, a few at a time; some more wait, the rest is refused."""
+
+    def __init__(self, *, threads: int, queue: int, kernels: int) -> None:
+        self.turns = Turns(kernels)
+        self._threads = anyio.CapacityLimiter(threads)
+        self._most = threads + queue
+        self._inside = 0
+
+    async def run(self, work: Callable[[], T], patience: Patience, receive: Receive) -> T:
+        """Return what `work()` returns, or raise what it raises.
+
+        The body has been received: what comes now is that the client goes away.
+
+        Raises:
+            OverloadedError: the queue is full.
+            DeadlineError: the call's time was over before a thread was free.
+        """
+        if self._inside >= self._most:
+            raise OverloadedError(f"{self._inside} calls are in progress or wait; try again")
+        self._inside += 1
+        watch = asyncio.create_task(_watch(receive, patience))
+        try:
+            await self._acquire(patience)
+            try:
+                return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
+            finally:
+                self._threads.release_on_behalf_of(patience)
+        finally:
+            watch.cancel()
+            self._inside -= 1
+
+    async def _acquire(self, patience: Patience) -> None:
+        try:
+            async with asyncio.timeout(patience.left()):
+                await self._threads.acquire_on_behalf_of(patience)
+        except TimeoutError:
+            patience.check()
+            raise
+
+
+async def _watch(receive: Receive, patience: Patience) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    patience.gone = True

@@ -8,7 +8,7 @@ from starlette.routing import Route
 import softxent
 from softxent.evaluations import EVALUATIONS
 from softxent_service.http import explain
-from softxent_service.http.admission import Gate
+from softxent_service.http.admission import Budget, Gate
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.fixtures import fixture_routes
@@ -28,7 +28,8 @@ Other paths are refused with 404 and other methods with 405, in problem document
 
 def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
     """Return the application; it evaluates nothing before `readiness` is warm."""
-    gate = Gate(settings.kernels)
+    gate = Gate(threads=settings.calls, queue=settings.queue, kernels=settings.kernels)
+    budget = Budget(settings.memory_bytes)
     app = FastAPI(
         title="softxent",
         version=softxent.__version__,
@@ -44,23 +45,14 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         *(
             Route(
                 f"/v1/{evaluation.name}",
-                EvaluationRoute(
-                    evaluation,
-                    readiness,
-                    gate,
-                    settings.limits,
-                    threads=settings.threads,
-                    body_idle_seconds=settings.body_idle_seconds,
-                ),
+                EvaluationRoute(evaluation, readiness, gate, budget, settings),
                 methods=["POST"],
             )
             for evaluation in EVALUATIONS.values()
         ),
         Route(
             explain.PATH,
-            explain.ExplainRoute(
-                gate, settings.limits, body_idle_seconds=settings.body_idle_seconds
-            ),
+            explain.ExplainRoute(gate, budget, settings),
             methods=["POST"],
         ),
     ]

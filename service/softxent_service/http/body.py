@@ -10,6 +10,7 @@ import numpy.typing as npt
 from starlette.types import Receive
 
 from softxent_client.wire import LimitExceededError, MalformedBodyError
+from softxent_service.http.admission import Patience, Reservation
 from softxent_service.http.errors import (
     BodyLengthMismatchError,
     BodyTimeoutError,
@@ -45,12 +46,17 @@ class Ceiling:
 
 
 async def read_body(
-    receive: Receive, content_length: bytes | None, ceiling: Ceiling, idle_seconds: float
+    receive: Receive,
+    content_length: bytes | None,
+    ceiling: Ceiling,
+    reservation: Reservation,
+    patience: Patience,
+    idle_seconds: float,
 ) -> Buffer:
     """Return the whole body: `bytes` if it came in one message, else a writable view.
 
     Nothing is allocated before `content_length` is checked, and nothing is zeroed: pages of the
-    buffer come into being as bytes arrive.
+    buffer come into being as bytes arrive, and so does their reservation.
 
     Raises:
         LimitExceededError: the body is, or is announced to be, over the ceiling.
@@ -58,30 +64,46 @@ async def read_body(
         BodyLengthMismatchError: more or fewer bytes came than were announced.
         BodyTimeoutError: nothing came for `idle_seconds`.
         ClientGoneError: the connection ended first.
+        DeadlineError: the call's time was over first.
+        OverloadedError: other calls hold too many bytes.
     """
     announced = _announced(content_length)
     ceiling.check(announced or 0)
     try:
-        async with asyncio.timeout(idle_seconds) as timer:
+        async with asyncio.timeout(min(idle_seconds, patience.left())) as timer:
             piece, more = await _next_piece(receive)
             if not more:
                 ceiling.check(len(piece))
                 _check_length(len(piece), announced)
+                reservation.add(len(piece))
                 return piece
-            return await _gather(receive, piece, announced, ceiling, timer, idle_seconds)
+            parts = _Parts(receive, timer, reservation, patience, idle_seconds)
+            return await _gather(parts, piece, announced, ceiling)
     except TimeoutError:
+        patience.check()
         raise BodyTimeoutError(f"no byte of the body came for {idle_seconds} s") from None
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Where the pieces of a body come from, and what they are held against."""
+
+    receive: Receive
+    timer: asyncio.Timeout
+    reservation: Reservation
+    patience: Patience
+    idle_seconds: float
+
+    async def next(self) -> tuple[bytes, bool]:
+        """Return the next piece, which must come in time, and whether there are more."""
+        now = asyncio.get_running_loop().time()
+        self.timer.reschedule(now + min(self.idle_seconds, self.patience.left()))
+        return await _next_piece(self.receive)
+
+
 async def _gather(
-    receive: Receive,
-    piece: bytes,
-    announced: int | None,
-    ceiling: Ceiling,
-    timer: asyncio.Timeout,
-    idle_seconds: float,
+    parts: _Parts, piece: bytes, announced: int | None, ceiling: Ceiling
 ) -> memoryview:
-    clock = asyncio.get_running_loop().time
     most = ceiling.limit if announced is None else announced
     buffer = np.empty(min(FIRST_BYTES, most) if announced is None else announced, np.uint8)
     used, more = 0, True
@@ -90,6 +112,7 @@ async def _gather(
         if end > most:
             ceiling.check(end)
             _check_length(end, announced)
+        parts.reservation.add(len(piece))
         if end > buffer.size:
             buffer = _grown(buffer, used, end, most)
         buffer[used:end] = np.frombuffer(piece, np.uint8)
@@ -97,8 +120,7 @@ async def _gather(
         if not more:
             _check_length(used, announced)
             return buffer[:used].data
-        timer.reschedule(clock() + idle_seconds)
-        piece, more = await _next_piece(receive)
+        piece, more = await parts.next()
 
 
 async def _next_piece(receive: Receive) -> tuple[bytes, bool]:

@@ -10,6 +10,8 @@ SoftxentError
 │   ├── BodyTimeoutError           the body stopped arriving
 │   ├── BodyLengthMismatchError    more or fewer bytes came than were announced
 │   └── ClientGoneError            the connection ended while the body arrived
+├── OverloadedError                others use up what there is of memory or places
+├── DeadlineError                  the call's time was over
 ├── NotReadyError                  kernels are still being compiled or loaded
 └── DrainingError                  the service stopped before the answer was done
 """
@@ -71,6 +73,18 @@ class ClientGoneError(HttpError):
     """The connection ended while the body arrived; nobody reads the answer."""
 
     slug = "client-gone"
+
+
+class OverloadedError(SoftxentError):
+    """Others use up what there is of memory or places; a later try succeeds."""
+
+    slug = "overloaded"
+
+
+class DeadlineError(SoftxentError):
+    """The time that a call was granted, by itself or by the service, was over."""
+
+    slug = "deadline-exceeded"
 
 
 class NotReadyError(SoftxentError):

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
 from starlette.types import Receive, Scope, Send
 
 from softxent import Options
-from softxent.evaluations import IN_PLACE, Evaluation
-from softxent_client.wire import JSON, MEDIA_TYPES, REQUEST, SAFETENSORS, Limits, result_tensors
-from softxent_service.http.admission import Gate
+from softxent.evaluations import IN_PLACE, PER_LOGIT, Evaluation
+from softxent_client.wire import (
+    JSON,
+    MEDIA_TYPES,
+    REQUEST,
+    SAFETENSORS,
+    Limits,
+    json_form,
+    result_tensors,
+)
+from softxent_service.http.admission import Budget, Gate, Patience, Reservation
 from softxent_service.http.answers import Piece, send_answer
 from softxent_service.http.body import Buffer, Ceiling, read_body
-from softxent_service.http.negotiation import Head, read_head
+from softxent_service.http.negotiation import Head, read_head, seconds_of
 from softxent_service.http.query import Query, read_query
 from softxent_service.http.readiness import Evaluate, Readiness
+from softxent_service.settings import Settings
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +37,12 @@ binary form, 125 us for 64 KiB and 155 us for 128 KiB, where a hop to a thread a
 150 us (two shared cores, float32)."""
 
 
+LONGEST_NUMBERS = {2: 15, 4: 15, 8: 24}
+"""Characters of a number, by the bytes that it takes in memory."""
+
+ITEMSIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
 class EvaluationRoute:
     """A plain ASGI endpoint: no request model and no dependency stands before the kernel."""
 
@@ -35,34 +51,47 @@ class EvaluationRoute:
         evaluation: Evaluation,
         readiness: Readiness,
         gate: Gate,
-        limits: Limits,
-        *,
-        threads: int,
-        body_idle_seconds: float,
+        budget: Budget,
+        settings: Settings,
     ) -> None:
         self._evaluation = evaluation
         self._readiness = readiness
         self._gate = gate
-        self._limits = limits
-        self._ceilings = ceilings(limits)
-        self._threads = threads
-        self._body_idle_seconds = body_idle_seconds
+        self._budget = budget
+        self._settings = settings
+        self._limits = settings.limits
+        self._ceilings = ceilings(settings.limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised and becomes a problem document."""
         evaluate = self._readiness.evaluate
+        settings = self._settings
         head = read_head(scope)
         query = read_query(scope["query_string"], head.form, self._evaluation)
-        body = await read_body(
-            receive, head.content_length, self._ceilings[head.form], self._body_idle_seconds
+        patience = Patience.of(
+            seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
         )
-        if len(body) <= ON_LOOP_BYTES[head.form]:
-            pieces = answer(evaluate, body, query, head, self._limits, 1)
-        else:
-            pieces = await self._gate.run(
-                lambda: answer(evaluate, body, query, head, self._limits, self._threads)
+        with Reservation(self._budget) as reservation:
+            body = await read_body(
+                receive,
+                head.content_length,
+                self._ceilings[head.form],
+                reservation,
+                patience,
+                settings.body_idle_seconds,
             )
-        await send_answer(send, head.answer_form.encode(), pieces)
+            if len(body) <= ON_LOOP_BYTES[head.form]:
+                alone = partial(evaluate, num_threads=1)
+                pieces = answer(alone, body, query, head, self._limits, reservation)
+            else:
+                turn = partial(self._gate.turns.take, patience)
+                shared = partial(evaluate, num_threads=settings.threads, turn=turn)
+                pieces = await self._gate.run(
+                    lambda: answer(shared, body, query, head, self._limits, reservation),
+                    patience,
+                    receive,
+                )
+            await send_answer(send, head.answer_form.encode(), pieces)
 
 
 def ceilings(limits: Limits) -> dict[str, Ceiling]:
@@ -76,24 +105,45 @@ def ceilings(limits: Limits) -> dict[str, Ceiling]:
 
 
 def answer(
-    evaluate: Evaluate, body: Buffer, query: Query, head: Head, limits: Limits, threads: int
+    evaluate: Evaluate,
+    body: Buffer,
+    query: Query,
+    head: Head,
+    limits: Limits,
+    reservation: Reservation,
 ) -> Sequence[Piece]:
     """Decode, evaluate, encode; an output that may takes the place of a writable body's logits.
 
     Raises:
-        SoftxentError: the body is malformed, too large in some respect, or has no meaning.
+        SoftxentError: the body is malformed, too large in some respect, or has no meaning; there
+            is no memory for it, no time, or nobody who waits.
     """
+    decoding = json_form.DECODING_BYTES * len(body) if head.form == JSON else 0
+    reservation.add(decoding)
     form = MEDIA_TYPES[head.form]
     tensors = form.decode(body, REQUEST(query.logits_dtype, query.evaluation), limits)
-    results = evaluate(
-        tensors,
-        query.options,
-        query.evaluation,
-        out=_in_place(tensors["logits"], query.options),
-        num_threads=threads,
-    )
+    reservation.add(-decoding)
+    out = _in_place(tensors["logits"], query.options)
+    held = sum(tensor.nbytes for tensor in tensors.values()) if head.form == JSON else 0
+    reservation.add(held + answer_bytes(tensors["logits"], query.options, out, head.answer_form))
+    results = evaluate(tensors, query.options, query.evaluation, out=out)
     encoded: Sequence[Piece] = list(MEDIA_TYPES[head.answer_form].encode(result_tensors(results)))
     return encoded
+
+
+def answer_bytes(
+    logits: Array, options: Options, out: Mapping[str, Array], answer_form: str
+) -> int:
+    """Return how many bytes outputs may take, and their text where they are sent as JSON."""
+    itemsize = ITEMSIZES[str(options.output_dtype or logits.dtype.name)]
+    text = 3 + LONGEST_NUMBERS[itemsize] if answer_form == JSON else 0
+    size = 0
+    for name in options.outputs:
+        if name in PER_LOGIT:
+            size += logits.size * ((0 if name in out else itemsize) + text)
+        else:
+            size += logits.size // max(1, logits.shape[-1]) * (8 + text)
+    return size
 
 
 def _in_place(logits: Array, options: Options) -> dict[str, Array]:

@@ -11,11 +11,12 @@ from starlette.types import Receive, Scope, Send
 from softxent import explain
 from softxent_client.wire import JSON, Limits, json_form
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
-from softxent_service.http.admission import Gate
+from softxent_service.http.admission import Budget, Gate, Patience, Reservation
 from softxent_service.http.answers import send_answer
 from softxent_service.http.body import Buffer, Ceiling, read_body
-from softxent_service.http.negotiation import read_head
+from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
+from softxent_service.settings import Settings
 
 PATH = "/v1/explain"
 
@@ -35,19 +36,32 @@ EXPLAIN = Schema(
 class ExplainRoute:
     """A plain ASGI endpoint; it needs no compiled kernel and so is always ready."""
 
-    def __init__(self, gate: Gate, limits: Limits, *, body_idle_seconds: float) -> None:
+    def __init__(self, gate: Gate, budget: Budget, settings: Settings) -> None:
         self._gate = gate
-        self._limits = limits
-        self._ceiling = Ceiling("json_bytes", limits.json_bytes)
-        self._body_idle_seconds = body_idle_seconds
+        self._budget = budget
+        self._settings = settings
+        self._ceiling = Ceiling("json_bytes", settings.json_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised and becomes a problem document."""
         refuse_any(scope["query_string"])
+        settings = self._settings
         head = read_head(scope, forms=(JSON,))
-        body = await read_body(receive, head.content_length, self._ceiling, self._body_idle_seconds)
-        text = await self._gate.run(lambda: answer(body, self._limits))
-        await send_answer(send, JSON.encode(), [text])
+        patience = Patience.of(
+            seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
+        )
+        with Reservation(self._budget) as reservation:
+            body = await read_body(
+                receive,
+                head.content_length,
+                self._ceiling,
+                reservation,
+                patience,
+                settings.body_idle_seconds,
+            )
+            reservation.add(json_form.DECODING_BYTES * len(body))
+            text = await self._gate.run(lambda: answer(body, settings.limits), patience, receive)
+            await send_answer(send, JSON.encode(), [text])
 
 
 def answer(body: Buffer, limits: Limits) -> bytes:

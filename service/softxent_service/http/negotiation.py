@@ -8,7 +8,11 @@ from functools import lru_cache
 from starlette.types import Scope
 
 from softxent_client.wire import JSON, MEDIA_TYPES
-from softxent_service.http.errors import NotAcceptableError, UnsupportedMediaTypeError
+from softxent_service.http.errors import (
+    MalformedRequestError,
+    NotAcceptableError,
+    UnsupportedMediaTypeError,
+)
 
 FORMS = tuple(MEDIA_TYPES)
 
@@ -23,6 +27,7 @@ class Head:
     form: str
     answer_form: str
     content_length: bytes | None
+    timeout: bytes | None
 
 
 def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
@@ -33,7 +38,7 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             there are two media types.
         NotAcceptableError: the client accepts no form that is written here.
     """
-    content_type = accept = length = None
+    content_type = accept = length = timeout = None
     for name, value in scope["headers"]:
         if name == b"content-type":
             if content_type is not None:
@@ -43,6 +48,8 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             content_type = value
         elif name == b"content-length":
             length = value
+        elif name == b"request-timeout":
+            timeout = value
         elif name == b"accept":
             accept = value if accept is None else accept + b"," + value
         elif name in CODINGS and value.lower() not in CODINGS[name]:
@@ -50,7 +57,7 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             raise UnsupportedMediaTypeError(
                 "compressed bodies are not read here; send it plain", field=field
             )
-    return Head(*_negotiate(content_type, accept, forms), length)
+    return Head(*_negotiate(content_type, accept, forms), length, timeout)
 
 
 @lru_cache(maxsize=256)
@@ -104,11 +111,32 @@ def _quality(form: str, ranges: list[tuple[str, dict[str, str]]]) -> float:
 
 
 def _q(text: str) -> float:
+    q = _number(text)
+    return q if 0 <= q <= 1 else 0.0
+
+
+def seconds_of(timeout: bytes | None, default: float, longest: float) -> float:
+    """Return how long a call may take, as its header Request-Timeout asks.
+
+    Raises:
+        MalformedRequestError: it asks for no positive number of seconds, or for too many.
+    """
+    if timeout is None:
+        return default
+    seconds = _number(timeout.decode("latin-1"))
+    if not 0 < seconds <= longest:
+        raise MalformedRequestError(
+            f"Request-Timeout must be a number of seconds above 0 and at most {longest:g}",
+            field="request-timeout",
+        )
+    return seconds
+
+
+def _number(text: str) -> float:
     try:
-        q = float(text)
+        return float(text)
     except ValueError:
         return 0.0
-    return q if 0 <= q <= 1 else 0.0
 
 
 def _parse(text: str) -> tuple[str, dict[str, str]]:

@@ -91,9 +91,11 @@ REFUSALS = {
     413: "A limit is exceeded; the document names it",
     415: "Content-Type is missing, repeated or not read here, or a coding is not",
     422: "The batch or an option has no meaning",
+    429: "Others use up memory or places; Retry-After says when to try again",
     431: "Request line and headers are over their limit",
     500: "A fault of the service",
     503: "Not ready, or stopping; Retry-After says when to try again",
+    504: "The call was not done in time",
 }
 
 ANYWHERE = (400, 408, 431, 500, 503)

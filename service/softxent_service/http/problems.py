@@ -26,6 +26,8 @@ STATUSES: dict[type[Exception], int] = {
     http.NotAcceptableError: 406,
     http.UnsupportedMediaTypeError: 415,
     http.BodyTimeoutError: 408,
+    http.OverloadedError: 429,
+    http.DeadlineError: 504,
     http.NotReadyError: 503,
     http.DrainingError: 503,
 }
@@ -34,8 +36,9 @@ STATUSES: dict[type[Exception], int] = {
 FRAMEWORK_SLUGS = {404: "not-found", 405: "method-not-allowed", 500: "internal-error"}
 """What refusals are called that no error class of ours stands for."""
 
-RETRY_AFTER_SECONDS = {"not-ready": 5, "draining": 1}
-"""A first start compiles for half a minute; a stop is over, or another service answers, soon."""
+RETRY_AFTER_SECONDS = {"not-ready": 5, "draining": 1, "overloaded": 1}
+"""A first start compiles for half a minute; a stop is over, or another service answers, soon, and
+calls in progress end in fractions of a second."""
 
 _HEADERS: dict[int, dict[str, str]] = {
     # What is left of the body would be taken for the next request.

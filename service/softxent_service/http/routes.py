@@ -24,6 +24,9 @@ class LimitsInfo(BaseModel):
     tensors: int
     header_bytes: int
     json_depth: int
+    memory_bytes: int = Field(description="Most that all calls together may hold.")
+    timeout_seconds: float = Field(description="Time of a call without Request-Timeout.")
+    longest_timeout_seconds: float
 
 
 class Info(BaseModel):
@@ -96,5 +99,10 @@ def describe(settings: Settings, threading_layer: str | None) -> Info:
         outputs=list(softxent.OUTPUTS),
         threads=settings.threads,
         threading_layer=threading_layer,
-        limits=LimitsInfo(**vars(settings.limits)),
+        limits=LimitsInfo(
+            **vars(settings.limits),
+            memory_bytes=settings.memory_bytes,
+            timeout_seconds=settings.timeout_seconds,
+            longest_timeout_seconds=settings.longest_timeout_seconds,
+        ),
     )
