@@ -57,6 +57,14 @@ def small_service_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def strained_service_url() -> Iterator[str]:
+    """A service that holds 12 MiB, evaluates one large call at a time and lets one wait."""
+    flags = (f"--memory-bytes={12 << 20}", "--calls=1", "--queue=1")
+    with running_service(*flags) as url:
+        yield url
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Service]]:
     """Starts services of a test's own, and ends what it leaves running."""

@@ -143,7 +143,13 @@ def test_info_and_health_tell_the_truth(service_url: str) -> None:
     info = httpx.get(f"{service_url}/v1/info").json()
     assert info["numerics"] == softxent.NUMERICS_VERSION
     assert info["tile"] == softxent.TILE
-    assert info["limits"] == dataclasses.asdict(wire.Limits())
+    settings = Settings()
+    assert info["limits"] == {
+        **dataclasses.asdict(wire.Limits()),
+        "memory_bytes": settings.memory_bytes,
+        "timeout_seconds": settings.timeout_seconds,
+        "longest_timeout_seconds": settings.longest_timeout_seconds,
+    }
     assert info["threading_layer"] in ("omp", "tbb", "workqueue")
     assert httpx.get(f"{service_url}/v2/health/live").json() == {"live": True}
     assert httpx.get(f"{service_url}/v2/health/ready").json() == {"ready": True}

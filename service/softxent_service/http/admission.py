@@ -25,6 +25,9 @@ from softxent_service.http.errors import ClientGoneError, DeadlineError, Overloa
 
 T = TypeVar("T")
 
+TICK_SECONDS = 0.002
+"""Timers of an event loop count milliseconds and may end that much early."""
+
 
 class Budget:
     """Bytes that all calls together may hold."""
@@ -112,8 +115,9 @@ class Patience:
         return cls(seconds, time.monotonic() + seconds)
 
     def left(self) -> float:
-        """Return how many seconds are left, at least 0."""
-        return max(0.0, self.deadline - time.monotonic())
+        """Return how many seconds are left; 0 also for less than a timer can tell."""
+        seconds = self.deadline - time.monotonic()
+        return seconds if seconds > TICK_SECONDS else 0.0
 
     def check(self) -> None:
         """Refuse a call that is not worth going on with.
