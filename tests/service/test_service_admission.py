@@ -87,6 +87,19 @@ def test_announcing_much_and_sending_little_takes_nothing(strained_service_url: 
     assert_alive(strained_service_url)
 
 
+def test_where_memory_runs_out_the_youngest_call_gives_way(strained_service_url: str) -> None:
+    body, _ = bulk(2_800)
+    with connect(strained_service_url) as older, connect(strained_service_url) as younger:
+        for client, size in ((older, 7 * MIB), (younger, 9 * MIB // 2)):
+            client.sendall(head(len(body), BINARY) + body[:size])
+            # Until the service has read it, which is the older is not known.
+            time.sleep(0.3)
+        older.sendall(body[7 * MIB :])
+        assert younger.recv(4096).startswith(b"HTTP/1.1 429 ")
+        assert older.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert_alive(strained_service_url)
+
+
 def test_a_call_that_is_not_done_in_time_is_ended(service_url: str) -> None:
     body, _ = bulk(4_000)
     late = post(service_url, body, BINARY, request_timeout="0.0001")

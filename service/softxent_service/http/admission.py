@@ -29,6 +29,14 @@ TICK_SECONDS = 0.002
 """Timers of an event loop count milliseconds and may end that much early."""
 
 
+LEAST_HELD = 1 << 20
+"""Bytes of a body from which on its call may have to give way."""
+
+
+def _nothing() -> None:
+    """Interrupt nobody."""
+
+
 class Budget:
     """Bytes that all calls together may hold."""
 
@@ -36,6 +44,30 @@ class Budget:
         self.limit = limit
         self.used = 0
         self._lock = threading.Lock()
+        self._receiving: list[Reservation] = []
+
+    @contextlib.contextmanager
+    def receiving(self, reservation: Reservation, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Hold the place of a call whose body arrives; `interrupt` ends its waiting for more."""
+        reservation.interrupt = interrupt
+        self._receiving.append(reservation)
+        try:
+            yield
+        finally:
+            self._receiving.remove(reservation)
+
+    def make_room(self, reservation: Reservation) -> bool:
+        """Give up the youngest call whose body arrives; return whether that is another one.
+
+        If everyone kept what he has, nobody could go on. Calls that hold next to nothing stay.
+        """
+        if any(call.given_up for call in self._receiving):
+            return True
+        holders = [c for c in self._receiving if c.size >= LEAST_HELD or c is reservation]
+        if not holders or holders[-1] is reservation:
+            return False
+        holders[-1].give_up()
+        return True
 
     def take(self, size: int) -> None:
         """Reserve some bytes.
@@ -61,7 +93,9 @@ class Reservation:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._size = 0
+        self.size = 0
+        self.given_up = False
+        self.interrupt: Callable[[], None] = _nothing
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +106,26 @@ class Reservation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.add(-self._size)
+        self.add(-self.size)
+
+    def give_up(self) -> None:
+        """End the call for the sake of older ones."""
+        self.given_up = True
+        self.interrupt()
+
+    async def grow(self, size: int) -> None:
+        """Reserve bytes of a body that arrives; wait for them where younger calls give way.
+
+        Raises:
+            LimitExceededError, OverloadedError: as `add`.
+        """
+        while True:
+            try:
+                return self.add(size)
+            except OverloadedError:
+                if not self._budget.make_room(self):
+                    raise
+            await asyncio.sleep(TICK_SECONDS)
 
     def add(self, size: int) -> None:
         """Reserve more bytes, or free some if negative.
@@ -81,7 +134,7 @@ class Reservation:
             LimitExceededError: the call alone would hold more than there is.
             OverloadedError: with the others it would.
         """
-        if self._size + size > self._budget.limit:
+        if self.size + size > self._budget.limit:
             raise LimitExceededError(
                 f"the call needs more than the limit memory_bytes of {self._budget.limit} bytes; "
                 "send fewer rows",
@@ -92,7 +145,7 @@ class Reservation:
             self._budget.take(size)
         else:
             self._budget.give_back(-size)
-        self._size += size
+        self.size += size
 
 
 @dataclass(eq=False)

@@ -10,11 +10,12 @@ import numpy.typing as npt
 from starlette.types import Receive
 
 from softxent_client.wire import LimitExceededError, MalformedBodyError
-from softxent_service.http.admission import Patience, Reservation
+from softxent_service.http.admission import Budget, Patience, Reservation
 from softxent_service.http.errors import (
     BodyLengthMismatchError,
     BodyTimeoutError,
     ClientGoneError,
+    OverloadedError,
 )
 
 Buffer = bytes | memoryview
@@ -49,6 +50,7 @@ async def read_body(
     receive: Receive,
     content_length: bytes | None,
     ceiling: Ceiling,
+    budget: Budget,
     reservation: Reservation,
     patience: Patience,
     idle_seconds: float,
@@ -78,8 +80,11 @@ async def read_body(
                 reservation.add(len(piece))
                 return piece
             parts = _Parts(receive, timer, reservation, patience, idle_seconds)
-            return await _gather(parts, piece, announced, ceiling)
+            with budget.receiving(reservation, parts.interrupt):
+                return await _gather(parts, piece, announced, ceiling)
     except TimeoutError:
+        if reservation.given_up:
+            raise OverloadedError("older calls need the memory; try again") from None
         patience.check()
         raise BodyTimeoutError(f"no byte of the body came for {idle_seconds} s") from None
 
@@ -94,10 +99,22 @@ class _Parts:
     patience: Patience
     idle_seconds: float
 
+    def interrupt(self) -> None:
+        """End waiting now."""
+        self.timer.reschedule(asyncio.get_running_loop().time())
+
+    async def reserve(self, size: int) -> None:
+        """Reserve bytes that came; what waits for others is no silence of the client's."""
+        self._wait(self.patience.left())
+        await self.reservation.grow(size)
+
+    def _wait(self, seconds: float) -> None:
+        if not self.reservation.given_up:
+            self.timer.reschedule(asyncio.get_running_loop().time() + seconds)
+
     async def next(self) -> tuple[bytes, bool]:
         """Return the next piece, which must come in time, and whether there are more."""
-        now = asyncio.get_running_loop().time()
-        self.timer.reschedule(now + min(self.idle_seconds, self.patience.left()))
+        self._wait(min(self.idle_seconds, self.patience.left()))
         return await _next_piece(self.receive)
 
 
@@ -112,7 +129,7 @@ async def _gather(
         if end > most:
             ceiling.check(end)
             _check_length(end, announced)
-        parts.reservation.add(len(piece))
+        await parts.reserve(len(piece))
         if end > buffer.size:
             buffer = _grown(buffer, used, end, most)
         buffer[used:end] = np.frombuffer(piece, np.uint8)

@@ -76,6 +76,7 @@ class EvaluationRoute:
                 receive,
                 head.content_length,
                 self._ceilings[head.form],
+                self._budget,
                 reservation,
                 patience,
                 settings.body_idle_seconds,

@@ -55,6 +55,7 @@ class ExplainRoute:
                 receive,
                 head.content_length,
                 self._ceiling,
+                self._budget,
                 reservation,
                 patience,
                 settings.body_idle_seconds,
