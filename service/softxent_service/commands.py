@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import ValidationError
@@ -66,7 +66,7 @@ def _takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
 
 def _flag(name: str, field: FieldInfo) -> Any:
     """Return the annotation of one flag; the words of a choice are left to `Settings`."""
-    words = get_args(field.annotation)
+    words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     option = typer.Option(
         help=field.description,
         envvar=_variable(name),
@@ -84,6 +84,8 @@ def _checked(given: dict[str, Any]) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise typer.BadParameter(first["msg"]) from None
         name = str(first["loc"][0])
         hint = f"'--{name.replace('_', '-')}' (env var: '{_variable(name)}')"
         raise typer.BadParameter(first["msg"], param_hint=hint) from None

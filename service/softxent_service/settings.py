@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from softxent_client.wire import Limits
@@ -31,6 +32,15 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
     )
+    uds: Path | None = Field(
+        default=None, description="Unix-domain socket to listen on, in place of host and port."
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file with the certificate chain; HTTPS in place of HTTP."
+    )
+    tls_key: Path | None = Field(
+        default=None, description="PEM file with the certificate's private key, unencrypted."
+    )
     threads: int = Field(
         default_factory=available_cores, ge=1, le=1024, description="Threads of one kernel."
     )
@@ -45,6 +55,11 @@ class Settings(BaseSettings):
         default=2 << 30,
         ge=1 << 20,
         description="Most bytes of bodies, batches and answers of all calls together.",
+    )
+    idle_bytes: int = Field(
+        default=512 << 20,
+        ge=0,
+        description="Most bytes of buffers kept between calls; they count as calls' memory does.",
     )
     timeout_seconds: float = Field(
         default=60.0, gt=0, description="Time of a call that does not ask for one, in seconds."
@@ -75,8 +90,22 @@ class Settings(BaseSettings):
     body_idle_seconds: float = Field(
         default=30.0, gt=0, description="Longest silence while a body arrives, in seconds."
     )
+    body_bytes_per_second: int = Field(
+        default=16 << 10,
+        ge=1,
+        description="Least rate of a body, which may be late by body_idle_seconds.",
+    )
+    transport: Annotated[Literal["bulk", "plain"], BeforeValidator(str.lower)] = Field(
+        default="bulk",
+        description="How bodies are received: large ones into their own memory, or all by uvicorn.",
+    )
     keep_alive_seconds: int = Field(
         default=75, ge=1, description="How long an idle connection is kept, in seconds."
+    )
+    drain_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long a stop still takes new requests while it says it is not ready.",
     )
     shutdown_seconds: int = Field(
         default=30, ge=0, description="How long a stop waits for requests in progress, in seconds."
@@ -84,6 +113,12 @@ class Settings(BaseSettings):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)
     ] = Field(default="info", description="Least severe message that is logged.")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are given together or not at all")
+        return self
 
     @property
     def limits(self) -> Limits:

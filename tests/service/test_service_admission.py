@@ -90,7 +90,7 @@ def test_announcing_much_and_sending_little_takes_nothing(strained_service_url: 
 def test_where_memory_runs_out_the_youngest_call_gives_way(strained_service_url: str) -> None:
     body, _ = bulk(2_800)
     with connect(strained_service_url) as older, connect(strained_service_url) as younger:
-        for client, size in ((older, 7 * MIB), (younger, 9 * MIB // 2)):
+        for client, size in ((older, 7 * MIB), (younger, 7 * MIB // 2)):
             client.sendall(head(len(body), BINARY) + body[:size])
             # Until the service has read it, which is the older is not known.
             time.sleep(0.3)

@@ -6,15 +6,19 @@ import os
 import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from safetensors.numpy import load
 from service_support import (
     BINARY,
     GOOD,
+    PATH,
     assert_alive,
     batch,
     binary,
@@ -137,3 +141,73 @@ def test_answer_cut_by_a_stop_ends_quietly(start: Start) -> None:
         assert service.end() == 0
     assert "Traceback" not in service.log()
     assert "internal" not in service.log().lower()
+
+
+def test_unix_domain_socket(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    transport = httpx.HTTPTransport(uds=str(path))
+    for _ in range(2):
+        service = start("--uds", str(path))
+        service.wait_for("ready: ")
+        with httpx.Client(transport=transport, base_url="http://local") as client:
+            body = binary(batch(800, 1000))
+            answer = client.post(PATH, content=body, headers={"content-type": BINARY})
+            assert answer.status_code == 200
+        second = start("--uds", str(path))
+        assert second.status() == 1
+        assert second.log().startswith(f"softxent: cannot listen on {path}: ")
+        assert service.end() == 0
+        assert not path.exists()
+        transport = httpx.HTTPTransport(uds=str(path))
+        # What a killed process leaves behind is in nobody's way.
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path))
+
+
+def test_https_by_certificate_files(start: Start, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    service = start("--tls-certificate", str(certificate), "--tls-key", str(key))
+    url = service.wait_for(r"softxent on (https://\S+),")[1]
+    service.wait_for("ready: ")
+    context = ssl.create_default_context(cafile=str(certificate))
+    tensors = batch(800, 1000)
+    with httpx.Client(verify=context, base_url=url) as client:
+        for _ in range(3):
+            content = binary(tensors)
+            answer = client.post(PATH, content=content, headers={"content-type": BINARY})
+            assert answer.status_code == 200
+            expected = softxent.cross_entropy(tensors["logits"], tensors["labels"])
+            assert load(answer.content)["gradient"].tobytes() == expected.gradient.tobytes()
+    assert service.end() == 0
+
+
+def test_a_certificate_without_its_key_is_refused(start: Start) -> None:
+    service = start("--tls-certificate", "nowhere.pem")
+    assert service.status() == 2
+    assert "tls_certificate and tls_key are given together" in service.log()
+
+
+def test_a_stop_is_told_before_it_refuses_anything(start: Start) -> None:
+    service = start("--drain-seconds=1.5")
+    url = service.ready_url()
+    service.process.send_signal(signal.SIGTERM)
+    refused = httpx.get(f"{url}/v2/health/ready")
+    assert (refused.status_code, refused.json()["ready"]) == (503, False)
+    assert_alive(url)
+    assert service.status() == 0
+
+
+def test_a_second_signal_ends_a_stop_that_waits(start: Start) -> None:
+    service = start("--shutdown-seconds=60")
+    url = service.ready_url()
+    with connect(url) as slow:
+        slow.sendall(head(1000) + b"{")
+        time.sleep(0.3)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert service.process.poll() is None
+        assert service.end() == 0

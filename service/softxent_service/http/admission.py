@@ -21,6 +21,7 @@ import anyio.to_thread
 from starlette.types import Receive
 
 from softxent_client.wire import LimitExceededError
+from softxent_service.http.buffers import Idle
 from softxent_service.http.errors import ClientGoneError, DeadlineError, OverloadedError
 
 T = TypeVar("T")
@@ -38,11 +39,12 @@ def _nothing() -> None:
 
 
 class Budget:
-    """Bytes that all calls together may hold."""
+    """Bytes that all calls together may hold, those of buffers kept between calls included."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, idle_limit: int = 0) -> None:
         self.limit = limit
         self.used = 0
+        self._idle = Idle(idle_limit)
         self._lock = threading.Lock()
         self._receiving: list[Reservation] = []
 
@@ -81,20 +83,41 @@ class Budget:
                     f"the calls in progress hold {self.used} of {self.limit} bytes; try again"
                 )
             self.used += size
+            self._idle.shrink(self.limit - self.used)
 
     def give_back(self, size: int) -> None:
         """Free some bytes."""
         with self._lock:
             self.used -= size
 
+    def lend(self, size: int) -> memoryview | None:
+        """Return a kept buffer for a body of `size` bytes if there is one; it is reserved."""
+        with self._lock:
+            buffer = self._idle.lend(size)
+            if buffer is not None:
+                # It was within the limit, as a kept one.
+                self.used += len(buffer)
+            return buffer
+
+    def keep(self, buffer: memoryview) -> None:
+        """Keep a buffer that was reserved, so that it need not be made again."""
+        with self._lock:
+            self.used -= len(buffer)
+            self._idle.keep(buffer)
+
 
 class Reservation:
-    """What one call has of a budget; all of it is given back when it is left."""
+    """What one call has of a budget; all of it is given back when it is left.
+
+    Attributes:
+        buffer: holds the call's body, and is all reserved; None if there is none of its own.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.size = 0
         self.given_up = False
+        self.buffer: memoryview | None = None
         self.interrupt: Callable[[], None] = _nothing
 
     def __enter__(self) -> Self:
@@ -107,6 +130,20 @@ class Reservation:
         traceback: TracebackType | None,
     ) -> None:
         self.add(-self.size)
+
+    def borrow(self, size: int) -> memoryview | None:
+        """Return a kept buffer of at least `size` bytes, if there is one; all of it is reserved."""
+        buffer = self._budget.lend(size)
+        if buffer is not None:
+            self.size += len(buffer)
+        return buffer
+
+    def hand_back(self) -> None:
+        """Let later calls have the buffer; nobody may read or write it any more."""
+        if self.buffer is not None:
+            self.size -= len(self.buffer)
+            self._budget.keep(self.buffer)
+            self.buffer = None
 
     def give_up(self) -> None:
         """End the call for the sake of older ones."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.types import Send
+from starlette.types import Scope, Send
+
+from softxent_service.http.bulk import EXTENSION
 
 Piece = bytes | memoryview
 
@@ -16,8 +18,11 @@ JOINED_BYTES = 32 << 10
 """Up to here the pieces are joined: one send costs less than two (about 5 us each)."""
 
 
-async def send_answer(send: Send, media_type: bytes, pieces: Sequence[Piece]) -> None:
-    """Send status 200 and the pieces, each waiting until the transport takes more."""
+async def send_answer(scope: Scope, send: Send, media_type: bytes, pieces: Sequence[Piece]) -> None:
+    """Send status 200 and the pieces, each waiting until the transport takes more.
+
+    Where the connection offers `Bulk`, the memory of the pieces is free to be used again after.
+    """
     size = sum(len(piece) for piece in pieces)
     await send(
         {
@@ -29,6 +34,8 @@ async def send_answer(send: Send, media_type: bytes, pieces: Sequence[Piece]) ->
     if size > JOINED_BYTES:
         for piece in pieces:
             await _send_slices(send, memoryview(piece))
+        if EXTENSION in scope.get("extensions", {}):
+            await scope["extensions"][EXTENSION].flush()
         await send({"type": "http.response.body", "body": b""})
     else:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from softxent_client.wire import LimitExceededError, MalformedBodyError
+from softxent_service.http import buffers
 from softxent_service.http.admission import Budget, Patience, Reservation
+from softxent_service.http.bulk import EXTENSION, Bulk
 from softxent_service.http.errors import (
     BodyLengthMismatchError,
     BodyTimeoutError,
@@ -19,10 +20,13 @@ from softxent_service.http.errors import (
 )
 
 Buffer = bytes | memoryview
-Bytes = npt.NDArray[np.uint8]
 
-FIRST_BYTES = 64 << 10
-"""Where a buffer of unknown length starts; it doubles from there."""
+LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
+"""Bytes that are reserved and waited for at a time: as many as have come, within these bounds. So
+a client that announces much and sends little holds little."""
+
+BORROWED_FROM = 1 << 20
+"""Bytes that must have come before a kept buffer is lent, all of whose pages exist already."""
 
 
 @dataclass(frozen=True)
@@ -46,98 +50,170 @@ class Ceiling:
             )
 
 
-async def read_body(
-    receive: Receive,
-    content_length: bytes | None,
-    ceiling: Ceiling,
-    budget: Budget,
-    reservation: Reservation,
-    patience: Patience,
-    idle_seconds: float,
-) -> Buffer:
-    """Return the whole body: `bytes` if it came in one message, else a writable view.
-
-    Nothing is allocated before `content_length` is checked, and nothing is zeroed: pages of the
-    buffer come into being as bytes arrive, and so does their reservation.
-
-    Raises:
-        LimitExceededError: the body is, or is announced to be, over the ceiling.
-        MalformedBodyError: `content_length` is not a number.
-        BodyLengthMismatchError: more or fewer bytes came than were announced.
-        BodyTimeoutError: nothing came for `idle_seconds`.
-        ClientGoneError: the connection ended first.
-        DeadlineError: the call's time was over first.
-        OverloadedError: other calls hold too many bytes.
-    """
-    announced = _announced(content_length)
-    ceiling.check(announced or 0)
-    try:
-        async with asyncio.timeout(min(idle_seconds, patience.left())) as timer:
-            piece, more = await _next_piece(receive)
-            if not more:
-                ceiling.check(len(piece))
-                _check_length(len(piece), announced)
-                reservation.add(len(piece))
-                return piece
-            parts = _Parts(receive, timer, reservation, patience, idle_seconds)
-            with budget.receiving(reservation, parts.interrupt):
-                return await _gather(parts, piece, announced, ceiling)
-    except TimeoutError:
-        if reservation.given_up:
-            raise OverloadedError("older calls need the memory; try again") from None
-        patience.check()
-        raise BodyTimeoutError(f"no byte of the body came for {idle_seconds} s") from None
-
-
 @dataclass(frozen=True)
-class _Parts:
-    """Where the pieces of a body come from, and what they are held against."""
+class Reader:
+    """How bodies are read: what they are held against.
 
-    receive: Receive
-    timer: asyncio.Timeout
-    reservation: Reservation
-    patience: Patience
+    Attributes:
+        idle_seconds: longest silence, and what a slow body has beyond `least_rate`.
+        least_rate: bytes a second that a body must come with.
+    """
+
+    budget: Budget
     idle_seconds: float
+    least_rate: int
+
+    async def read(
+        self,
+        scope: Scope,
+        receive: Receive,
+        announced: bytes | None,
+        ceiling: Ceiling,
+        reservation: Reservation,
+        patience: Patience,
+    ) -> Buffer:
+        """Return the whole body: `bytes` if it came in one message, else a writable view.
+
+        Nothing is allocated before `announced`, the Content-Length, is checked, and nothing is
+        zeroed: a new buffer's pages come into being as bytes arrive, and so does their
+        reservation.
+
+        Raises:
+            LimitExceededError: the body is, or is announced to be, over the ceiling.
+            MalformedBodyError: `announced` is not a number.
+            BodyLengthMismatchError: more or fewer bytes came than were announced.
+            BodyTimeoutError: nothing came for `idle_seconds`, or less than `least_rate`.
+            ClientGoneError: the connection ended first.
+            DeadlineError: the call's time was over first.
+            OverloadedError: other calls hold too many bytes.
+        """
+        length = _number(announced)
+        ceiling.check(length or 0)
+        pace = _Pace(self, patience)
+        try:
+            async with asyncio.timeout(pace.seconds(0)) as timer:
+                piece, more = await _next_piece(receive)
+                if not more:
+                    ceiling.check(len(piece))
+                    _check_length(len(piece), length)
+                    reservation.add(len(piece))
+                    return piece
+                source = _Source(scope, receive, piece)
+                arrival = _Arrival(source, pace, timer, reservation)
+                with self.budget.receiving(reservation, arrival.interrupt):
+                    return await arrival.whole(length, ceiling)
+        except TimeoutError:
+            if reservation.given_up:
+                raise OverloadedError("older calls need the memory; try again") from None
+            patience.check()
+            raise BodyTimeoutError(
+                f"no byte of the body came for {self.idle_seconds:g} s, or too few for "
+                f"{self.least_rate} bytes a second"
+            ) from None
+
+
+class _Pace:
+    """How long to wait for more of a body."""
+
+    def __init__(self, reader: Reader, patience: Patience) -> None:
+        self._reader = reader
+        self.patience = patience
+        self._began = time.monotonic()
+
+    def seconds(self, used: int) -> float:
+        """Return how long it may take until there are more than the `used` bytes."""
+        idle = self._reader.idle_seconds
+        bought = self._began + used / self._reader.least_rate - time.monotonic()
+        return min(idle, idle + bought, self.patience.left())
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass that is not the client's."""
+        self._began += seconds
+
+
+class _Source:
+    """Puts the bytes of a body into buffers: those of a first message, then the rest."""
+
+    def __init__(self, scope: Scope, receive: Receive, piece: bytes) -> None:
+        self._receive = receive
+        self._piece = memoryview(piece)
+        self._more = True
+        self._bulk: Bulk | None = scope.get("extensions", {}).get(EXTENSION)
+
+    async def fill(self, view: memoryview) -> int:
+        """Return how many bytes were put into `view`; 0 at the end of the body.
+
+        Raises:
+            ClientGoneError: the connection ended first.
+        """
+        if self._bulk is not None and not self._piece:
+            return await self._bulk.fill(view)
+        while self._more and not self._piece:
+            piece, self._more = await _next_piece(self._receive)
+            self._piece = memoryview(piece)
+        size = min(len(view), len(self._piece))
+        view[:size], self._piece = self._piece[:size], self._piece[size:]
+        return size
+
+
+class _Arrival:
+    """A body that comes in more than one piece."""
+
+    def __init__(
+        self, source: _Source, pace: _Pace, timer: asyncio.Timeout, reservation: Reservation
+    ) -> None:
+        self._source = source
+        self._pace = pace
+        self._timer = timer
+        self._reservation = reservation
 
     def interrupt(self) -> None:
         """End waiting now."""
-        self.timer.reschedule(asyncio.get_running_loop().time())
+        self._timer.reschedule(asyncio.get_running_loop().time())
 
-    async def reserve(self, size: int) -> None:
-        """Reserve bytes that came; what waits for others is no silence of the client's."""
-        self._wait(self.patience.left())
-        await self.reservation.grow(size)
+    async def whole(self, length: int | None, ceiling: Ceiling) -> memoryview:
+        """Return all of it."""
+        most = ceiling.limit if length is None else length
+        buffer = buffers.fresh(LEAST_STEP if length is None else length)
+        borrowed, used, got = False, 0, 1
+        while got and used < most:
+            if length is not None and not borrowed and used >= BORROWED_FROM:
+                buffer, borrowed = self._borrowed(buffer, used)
+            step = min(max(used, LEAST_STEP), LARGEST_STEP, most - used)
+            if used + step > len(buffer):
+                buffer = _grown(buffer, used, min(2 * len(buffer), most))
+            if not borrowed:
+                await self._reserve(step)
+            self._wait(self._pace.seconds(used))
+            got = await self._source.fill(buffer[used : used + step])
+            if not borrowed:
+                self._reservation.add(got - step)
+            used += got
+        if await self._source.fill(memoryview(bytearray(1))):
+            ceiling.check(used + 1)
+            _check_length(used + 1, length)
+        _check_length(used, length)
+        if length is not None:
+            self._reservation.buffer = buffer
+        return buffer[:used]
+
+    def _borrowed(self, buffer: memoryview, used: int) -> tuple[memoryview, bool]:
+        kept = self._reservation.borrow(len(buffer))
+        if kept is None:
+            return buffer, False
+        kept[:used] = buffer[:used]
+        self._reservation.add(-used)
+        return kept, True
+
+    async def _reserve(self, size: int) -> None:
+        self._wait(self._pace.patience.left())
+        began = time.monotonic()
+        await self._reservation.grow(size)
+        self._pace.pause(time.monotonic() - began)
 
     def _wait(self, seconds: float) -> None:
-        if not self.reservation.given_up:
-            self.timer.reschedule(asyncio.get_running_loop().time() + seconds)
-
-    async def next(self) -> tuple[bytes, bool]:
-        """Return the next piece, which must come in time, and whether there are more."""
-        self._wait(min(self.idle_seconds, self.patience.left()))
-        return await _next_piece(self.receive)
-
-
-async def _gather(
-    parts: _Parts, piece: bytes, announced: int | None, ceiling: Ceiling
-) -> memoryview:
-    most = ceiling.limit if announced is None else announced
-    buffer = np.empty(min(FIRST_BYTES, most) if announced is None else announced, np.uint8)
-    used, more = 0, True
-    while True:
-        end = used + len(piece)
-        if end > most:
-            ceiling.check(end)
-            _check_length(end, announced)
-        await parts.reserve(len(piece))
-        if end > buffer.size:
-            buffer = _grown(buffer, used, end, most)
-        buffer[used:end] = np.frombuffer(piece, np.uint8)
-        used = end
-        if not more:
-            _check_length(used, announced)
-            return buffer[:used].data
-        piece, more = await parts.next()
+        if not self._reservation.given_up:
+            self._timer.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
@@ -147,19 +223,19 @@ async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-def _grown(buffer: Bytes, used: int, needed: int, most: int) -> Bytes:
-    larger = np.empty(min(max(2 * buffer.size, needed), most), np.uint8)
+def _grown(buffer: memoryview, used: int, size: int) -> memoryview:
+    larger = buffers.fresh(size)
     larger[:used] = buffer[:used]
     return larger
 
 
-def _announced(content_length: bytes | None) -> int | None:
-    if content_length is None:
+def _number(announced: bytes | None) -> int | None:
+    if announced is None:
         return None
     # A number of 20 digits is over every ceiling, and int() of millions of digits is refused.
-    if not content_length.isdigit() or len(content_length) > 20:
+    if not announced.isdigit() or len(announced) > 20:
         raise MalformedBodyError("Content-Length is not a number of bytes")
-    return int(content_length)
+    return int(announced)
 
 
 def _check_length(got: int, announced: int | None) -> None:

@@ -20,9 +20,10 @@ from softxent_client.wire import (
     json_form,
     result_tensors,
 )
-from softxent_service.http.admission import Budget, Gate, Patience, Reservation
+from softxent_service.http.admission import Gate, Patience, Reservation
 from softxent_service.http.answers import Piece, send_answer
-from softxent_service.http.body import Buffer, Ceiling, read_body
+from softxent_service.http.body import Buffer, Ceiling, Reader
+from softxent_service.http.bulk import EXTENSION
 from softxent_service.http.negotiation import Head, read_head, seconds_of
 from softxent_service.http.query import Query, read_query
 from softxent_service.http.readiness import Evaluate, Readiness
@@ -51,13 +52,13 @@ class EvaluationRoute:
         evaluation: Evaluation,
         readiness: Readiness,
         gate: Gate,
-        budget: Budget,
+        reader: Reader,
         settings: Settings,
     ) -> None:
         self._evaluation = evaluation
         self._readiness = readiness
         self._gate = gate
-        self._budget = budget
+        self._reader = reader
         self._settings = settings
         self._limits = settings.limits
         self._ceilings = ceilings(settings.limits)
@@ -71,15 +72,10 @@ class EvaluationRoute:
         patience = Patience.of(
             seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
         )
-        with Reservation(self._budget) as reservation:
-            body = await read_body(
-                receive,
-                head.content_length,
-                self._ceilings[head.form],
-                self._budget,
-                reservation,
-                patience,
-                settings.body_idle_seconds,
+        with Reservation(self._reader.budget) as reservation:
+            ceiling = self._ceilings[head.form]
+            body = await self._reader.read(
+                scope, receive, head.content_length, ceiling, reservation, patience
             )
             if len(body) <= ON_LOOP_BYTES[head.form]:
                 alone = partial(evaluate, num_threads=1)
@@ -92,7 +88,9 @@ class EvaluationRoute:
                     patience,
                     receive,
                 )
-            await send_answer(send, head.answer_form.encode(), pieces)
+            await send_answer(scope, send, head.answer_form.encode(), pieces)
+            if EXTENSION in scope.get("extensions", {}):
+                reservation.hand_back()
 
 
 def ceilings(limits: Limits) -> dict[str, Ceiling]:

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 from softxent import explain
 from softxent_client.wire import JSON, Limits, json_form
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
-from softxent_service.http.admission import Budget, Gate, Patience, Reservation
+from softxent_service.http.admission import Gate, Patience, Reservation
 from softxent_service.http.answers import send_answer
-from softxent_service.http.body import Buffer, Ceiling, read_body
+from softxent_service.http.body import Buffer, Ceiling, Reader
 from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
 from softxent_service.settings import Settings
@@ -36,9 +36,9 @@ EXPLAIN = Schema(
 class ExplainRoute:
     """A plain ASGI endpoint; it needs no compiled kernel and so is always ready."""
 
-    def __init__(self, gate: Gate, budget: Budget, settings: Settings) -> None:
+    def __init__(self, gate: Gate, reader: Reader, settings: Settings) -> None:
         self._gate = gate
-        self._budget = budget
+        self._reader = reader
         self._settings = settings
         self._ceiling = Ceiling("json_bytes", settings.json_bytes)
 
@@ -50,19 +50,13 @@ class ExplainRoute:
         patience = Patience.of(
             seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
         )
-        with Reservation(self._budget) as reservation:
-            body = await read_body(
-                receive,
-                head.content_length,
-                self._ceiling,
-                self._budget,
-                reservation,
-                patience,
-                settings.body_idle_seconds,
+        with Reservation(self._reader.budget) as reservation:
+            body = await self._reader.read(
+                scope, receive, head.content_length, self._ceiling, reservation, patience
             )
             reservation.add(json_form.DECODING_BYTES * len(body))
             text = await self._gate.run(lambda: answer(body, settings.limits), patience, receive)
-            await send_answer(send, JSON.encode(), [text])
+            await send_answer(scope, send, JSON.encode(), [text])
 
 
 def answer(body: Buffer, limits: Limits) -> bytes:

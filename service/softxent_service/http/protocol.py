@@ -1,4 +1,4 @@
-"""uvicorn's httptools protocol, with bounds on request heads and room for bulk bodies."""
+"""uvicorn's httptools protocol, with bounds on request heads."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ READ_AHEAD_BYTES = 256 << 10
 uvicorn's own 64 KiB, which pauses and resumes the socket more often."""
 
 
-def bounded_protocol(head_bytes: int) -> type[asyncio.Protocol]:
+def plain_protocol(head_bytes: int) -> type[asyncio.Protocol]:
     """Return a protocol class that refuses request heads larger than `head_bytes`."""
-    return type("Protocol", (_Protocol,), {"head_bytes": head_bytes})
+    return type("Protocol", (HeadBoundProtocol,), {"head_bytes": head_bytes})
 
 
-class _Protocol(HttpToolsProtocol):
+class HeadBoundProtocol(HttpToolsProtocol):
     """One clock a connection, uvicorn's own for idle ones: it runs while no answer is due.
 
     It starts with the connection, with the first byte of a head and with the end of an answer, and
@@ -45,10 +45,12 @@ class _Protocol(HttpToolsProtocol):
     _head_open = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first head."""
         super().connection_made(transport)
         self._start_clock()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Parse what came; refuse what is no request or has too large a head."""
         self._loose += len(data)
         try:
             self._feed(data)
@@ -62,16 +64,19 @@ class _Protocol(HttpToolsProtocol):
             self._refuse(cause if isinstance(cause, HttpError) else told)
 
     def on_message_begin(self) -> None:
+        """Start the clock of a head, unless an answer is due."""
         super().on_message_begin()
         self._head_size, self._head_open = 0, True
         if self.cycle is None or self.cycle.response_complete:
             self._start_clock()
 
     def on_url(self, url: bytes) -> None:
+        """Count a part of the request line."""
         self._head_size += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header or trailer."""
         self._head_size += len(name) + len(value) + len(b": \r\n")
         self._check_head(self._head_size)
         # A trailer may not change what the head says (RFC 9110, 6.5.1), and none is asked for.
@@ -79,6 +84,7 @@ class _Protocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        """Stop the clock and start the application."""
         self._check_head(self._head_size)
         if self.parser.should_upgrade():
             return
@@ -88,7 +94,8 @@ class _Protocol(HttpToolsProtocol):
             self.url = _rooted(self.url)
         super().on_headers_complete()
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, body: bytes | memoryview) -> None:
+        """Let a piece of a body wait for the application."""
         self._loose = 0
         if self.cycle.response_complete:
             return
@@ -98,6 +105,7 @@ class _Protocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
+        """Tell the application that the body is whole."""
         if self.parser.should_upgrade():
             return
         self._loose = 0
@@ -105,6 +113,7 @@ class _Protocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def timeout_keep_alive_handler(self) -> None:
+        """End a connection whose clock has run out."""
         if self._head_open:
             self._refuse(
                 HeadTimeoutError(f"the head is not complete after {self.timeout_keep_alive} s")

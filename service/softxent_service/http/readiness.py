@@ -20,13 +20,20 @@ class Readiness:
 
     Attributes:
         reason: why evaluations are not answered yet; None once they are.
+        stopping: whether the service was told to stop; it still evaluates what comes.
         threading_layer: what runs parallel kernels; None before the first has run.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = "kernels are being compiled or loaded"
+        self.stopping = False
         self.threading_layer: str | None = None
         self._evaluate: Evaluate | None = None
+
+    @property
+    def unready(self) -> str | None:
+        """Return why no new requests should be sent here, None if they should."""
+        return "the service stops" if self.stopping else self.reason
 
     @property
     def evaluate(self) -> Evaluate:

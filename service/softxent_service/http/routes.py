@@ -74,16 +74,16 @@ def small_routes(settings: Settings, readiness: Readiness, methods: list[str]) -
 
     @route(
         "/v2/health/ready",
-        summary="Every kernel is compiled or loaded",
+        summary="Every kernel is compiled or loaded, and the service does not stop",
         tags=["health"],
         response_model=Ready,
         response_model_exclude_none=True,
         responses=unready,
     )
     async def ready() -> Response:
-        if readiness.reason is None:
+        if readiness.unready is None:
             return JSONResponse({"ready": True})
-        return JSONResponse({"ready": False, "error": readiness.reason}, 503)
+        return JSONResponse({"ready": False, "error": readiness.unready}, 503)
 
     return router
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
+from pathlib import Path
 from threading import Thread
+from types import FrameType
 
 import uvicorn
 
 from softxent_service.http.app import create_app
-from softxent_service.http.protocol import bounded_protocol
+from softxent_service.http.bulk import bulk_protocol
+from softxent_service.http.protocol import plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.settings import Settings
 
@@ -26,21 +31,45 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
     )
-    listener = _listen(settings.host, settings.port)
+    listener = _listen_unix(settings.uds) if settings.uds else _listen(settings.host, settings.port)
     readiness = Readiness()
-    server = uvicorn.Server(_config(settings, readiness))
+    server = _Server(_config(settings, readiness), readiness, settings.drain_seconds)
     # uvicorn puts these back and raises the signal again once it has stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     logger.info(
         "softxent on %s, %d kernel threads, documentation under /docs",
-        _url(listener),
+        _url(listener, settings),
         settings.threads,
     )
     warming = Thread(target=_warm_up, args=(readiness, server, settings.threads), daemon=True)
     warming.start()
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        if settings.uds:
+            settings.uds.unlink(missing_ok=True)
     _end(warming, readiness)
+
+
+class _Server(uvicorn.Server):
+    """Says that it is not ready from the first signal on; ends at once at a second one."""
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._readiness = readiness
+        self._drain_seconds = drain_seconds
+        self._stop_at = math.inf
+
+    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._readiness.stopping:
+            self.should_exit = self.force_exit = True
+        self._readiness.stopping = True
+        self._stop_at = min(self._stop_at, time.monotonic() + self._drain_seconds)
+
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        return await super().on_tick(counter)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -54,15 +83,37 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _listen_unix(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket() and not _answers(path):
+            # Left behind by a process that was killed.
+            path.unlink()
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        sys.exit(f"softxent: cannot listen on {path}: {error}")
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _url(listener: socket.socket, settings: Settings) -> str:
+    if settings.uds:
+        return f"unix:{settings.uds}"
+    scheme = "https" if settings.tls_certificate else "http"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
+    protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
     return uvicorn.Config(
         create_app(settings, readiness),
-        http=bounded_protocol(settings.request_head_bytes),
+        http=protocol(settings.request_head_bytes),  # type: ignore[arg-type]
         loop="auto",
         ws="none",
         lifespan="off",
@@ -72,6 +123,8 @@ def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
