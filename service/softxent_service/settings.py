@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     calls: int = Field(
         default=8, ge=1, description="Large calls decoded, evaluated in turns or encoded at a time."
     )
+    connections: int = Field(
+        default=4096, ge=1, description="Most open connections; further ones are refused."
+    )
     queue: int = Field(default=256, ge=0, description="Most large calls that wait for their time.")
     memory_bytes: int = Field(
         default=2 << 30,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -195,3 +196,16 @@ def test_a_body_as_fast_as_the_least_rate_is_read(impatient_url: str) -> None:
         status, answer = status_and_body(connection)
     assert status == 200
     assert_answer(answer, expected)
+
+
+@pytest.mark.parametrize("transport", ["bulk", "plain"])
+def test_more_connections_than_allowed_are_refused(transport: str) -> None:
+    with running_service(f"--transport={transport}", "--connections=3") as url:
+        with contextlib.ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(connect(url))
+            time.sleep(0.3)
+            status, answer = status_and_body(held.enter_context(connect(url)))
+            assert (status, slug(answer)) == (429, "overloaded")
+        time.sleep(0.3)
+        assert_alive(url)

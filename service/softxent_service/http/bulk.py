@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import httptools
 
 from softxent_service.http.errors import ClientGoneError
-from softxent_service.http.protocol import READ_AHEAD_BYTES, HeadBoundProtocol
+from softxent_service.http.protocol import READ_AHEAD_BYTES, Bounds, HeadBoundProtocol
 
 EXTENSION = "softxent.bulk"
 
@@ -44,9 +44,9 @@ class Bulk(Protocol):
         """Wait until the system has all that was sent, so that its memory may be used again."""
 
 
-def bulk_protocol(head_bytes: int) -> type[asyncio.BufferedProtocol]:
-    """Return a protocol class that offers `Bulk`, with the bounds of `plain_protocol`."""
-    members = {"head_bytes": head_bytes, "scratch": memoryview(bytearray(SCRATCH_BYTES))}
+def bulk_protocol(bounds: Bounds) -> type[asyncio.BufferedProtocol]:
+    """Return a protocol class with these bounds that offers `Bulk`."""
+    members = {"bounds": bounds, "scratch": memoryview(bytearray(SCRATCH_BYTES))}
     return type("BulkProtocol", (_Receiver,), members)
 
 
@@ -57,12 +57,12 @@ class _Receiver(asyncio.BufferedProtocol):
     one for unbuffered whatever else it is, and never calls `get_buffer`.
     """
 
-    head_bytes: int
+    bounds: Bounds
     scratch: memoryview
 
     def __init__(self, **given: Any) -> None:
         self._http = _BulkHttp(**given)
-        self._http.head_bytes = self.head_bytes
+        self._http.bounds = self.bounds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._http.connection_made(transport)

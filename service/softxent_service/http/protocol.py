@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -12,6 +13,7 @@ from softxent_service.http.errors import (
     HeadTooLargeError,
     HttpError,
     MalformedRequestError,
+    OverloadedError,
 )
 from softxent_service.http.problems import problem_of, whole_answer
 from softxent_service.http.upgrades import head_without_offer
@@ -22,9 +24,17 @@ READ_AHEAD_BYTES = 256 << 10
 uvicorn's own 64 KiB, which pauses and resumes the socket more often."""
 
 
-def plain_protocol(head_bytes: int) -> type[asyncio.Protocol]:
-    """Return a protocol class that refuses request heads larger than `head_bytes`."""
-    return type("Protocol", (HeadBoundProtocol,), {"head_bytes": head_bytes})
+@dataclass(frozen=True)
+class Bounds:
+    """What a protocol refuses: larger request heads, and more open connections."""
+
+    head_bytes: int
+    connections: int
+
+
+def plain_protocol(bounds: Bounds) -> type[asyncio.Protocol]:
+    """Return a protocol class with these bounds."""
+    return type("Protocol", (HeadBoundProtocol,), {"bounds": bounds})
 
 
 class HeadBoundProtocol(HttpToolsProtocol):
@@ -39,15 +49,18 @@ class HeadBoundProtocol(HttpToolsProtocol):
         _head_size: bytes of the parsed lines of this message's head and trailers.
     """
 
-    head_bytes: int
+    bounds: Bounds
     _loose = 0
     _head_size = 0
     _head_open = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first head."""
+        """Start the clock of the first head, unless there are too many connections."""
         super().connection_made(transport)
         self._start_clock()
+        most = self.bounds.connections
+        if len(self.connections) > most:
+            self._refuse(OverloadedError(f"{most} connections are open; try again"))
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Parse what came; refuse what is no request or has too large a head."""
@@ -141,10 +154,10 @@ class HeadBoundProtocol(HttpToolsProtocol):
                 self.parser.feed_data(head)
 
     def _check_head(self, size: int) -> None:
-        if size > self.head_bytes:
-            raise HeadTooLargeError(f"a head may have {self.head_bytes} bytes")
+        if size > self.bounds.head_bytes:
+            raise HeadTooLargeError(f"a head may have {self.bounds.head_bytes} bytes")
 
-    def _refuse(self, error: HttpError) -> None:
+    def _refuse(self, error: HttpError | OverloadedError) -> None:
         cycle = self.cycle
         if cycle is not None and not cycle.more_body and not cycle.response_complete:
             # The request before is whole: its answer comes first, and is the last one.

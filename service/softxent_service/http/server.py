@@ -17,7 +17,7 @@ import uvicorn
 
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
-from softxent_service.http.protocol import plain_protocol
+from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.settings import Settings
 
@@ -113,7 +113,7 @@ def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
     return uvicorn.Config(
         create_app(settings, readiness),
-        http=protocol(settings.request_head_bytes),  # type: ignore[arg-type]
+        http=protocol(Bounds(settings.request_head_bytes, settings.connections)),  # type: ignore[arg-type]
         loop="auto",
         ws="none",
         lifespan="off",
