@@ -87,6 +87,21 @@ def test_announcing_much_and_sending_little_takes_nothing(strained_service_url: 
     assert_alive(strained_service_url)
 
 
+def test_bodies_that_came_slowly_give_way_to_those_that_come(strained_service_url: str) -> None:
+    """Sixty clients hold all there is, each too little to matter by itself."""
+    body, gradient = bulk(1_300)
+    with contextlib.ExitStack() as held:
+        for _ in range(60):
+            slow = held.enter_context(connect(strained_service_url))
+            slow.sendall(head(200 * MIB, BINARY) + bytes(150_000))
+        time.sleep(1)
+        for _ in range(5):
+            answer = post(strained_service_url, body, BINARY)
+            assert answer.status_code == 200
+            assert load(answer.content)["gradient"].tobytes() == gradient
+    assert_alive(strained_service_url)
+
+
 def test_where_memory_runs_out_the_youngest_call_gives_way(strained_service_url: str) -> None:
     body, _ = bulk(2_800)
     with connect(strained_service_url) as older, connect(strained_service_url) as younger:

@@ -31,7 +31,13 @@ TICK_SECONDS = 0.002
 
 
 LEAST_HELD = 1 << 20
-"""Bytes of a body from which on its call may have to give way."""
+"""Bytes of a body from which on its call may have to give way, unless it comes slowly."""
+
+SLOW_RATE = 1 << 20
+"""Bytes a second below which a body gives way to one that comes faster."""
+
+SHORTEST_SECONDS = 0.1
+"""How old a call is taken to be at least where its rate is told."""
 
 
 def _nothing() -> None:
@@ -58,18 +64,29 @@ class Budget:
         finally:
             self._receiving.remove(reservation)
 
-    def make_room(self, reservation: Reservation) -> bool:
-        """Give up the youngest call whose body arrives; return whether that is another one.
+    def make_room(self, reservation: Reservation, size: int) -> bool:
+        """Give up other calls whose body arrives, for `size` bytes; return whether there are any.
 
-        If everyone kept what he has, nobody could go on. Calls that hold next to nothing stay.
+        If everyone kept what he has, nobody could go on. Those that come slowly go first, the
+        slowest before all; then the youngest that hold more than next to nothing, down to the one
+        that asks.
         """
-        if any(call.given_up for call in self._receiving):
-            return True
-        holders = [c for c in self._receiving if c.size >= LEAST_HELD or c is reservation]
-        if not holders or holders[-1] is reservation:
-            return False
-        holders[-1].give_up()
-        return True
+        leaving = sum(call.size for call in self._receiving if call.given_up)
+        while leaving < size:
+            call = self._next_to_go(reservation)
+            if call is None:
+                break
+            call.give_up()
+            leaving += call.size
+        return leaving > 0
+
+    def _next_to_go(self, reservation: Reservation) -> Reservation | None:
+        staying = [call for call in self._receiving if not call.given_up]
+        slow = [c for c in staying if c.size and c is not reservation and c.rate() < SLOW_RATE]
+        if slow and reservation.rate() > (slowest := min(slow, key=Reservation.rate)).rate():
+            return slowest
+        holders = [c for c in staying if c.size >= LEAST_HELD or c is reservation]
+        return holders[-1] if holders and holders[-1] is not reservation else None
 
     def take(self, size: int) -> None:
         """Reserve some bytes.
@@ -115,10 +132,15 @@ class Reservation:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
+        self._began = time.monotonic()
         self.size = 0
         self.given_up = False
         self.buffer: memoryview | None = None
         self.interrupt: Callable[[], None] = _nothing
+
+    def rate(self) -> float:
+        """Return how many bytes a second the call has come to hold."""
+        return self.size / max(time.monotonic() - self._began, SHORTEST_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +182,7 @@ class Reservation:
             try:
                 return self.add(size)
             except OverloadedError:
-                if not self._budget.make_room(self):
+                if not self._budget.make_room(self, size):
                     raise
             await asyncio.sleep(TICK_SECONDS)
 

@@ -19,8 +19,9 @@ from softxent_service.http.protocol import READ_AHEAD_BYTES, Bounds, HeadBoundPr
 
 EXTENSION = "softxent.bulk"
 
-SCRATCH_BYTES = 256 << 10
-"""What is no bulk body is read here; the parser copies out of it at once, so one is enough."""
+SCRATCH_BYTES = 64 << 10
+"""What is no bulk body is read here; the parser copies out of it at once, so one is enough. No more
+of a bulk body than this is read before the application asks for it."""
 
 
 SHOWN_SECONDS = 1.0
@@ -114,6 +115,8 @@ class _BulkHttp(HeadBoundProtocol):
     def on_body(self, body: bytes | memoryview) -> None:
         self._parsed += len(body)
         super().on_body(body)
+        if "extensions" in self.scope and not self.cycle.response_complete:
+            self.flow.pause_reading()
 
     def data_received(self, data: bytes | memoryview) -> None:
         if self._unparsed:
