@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         ge=1 << 20,
         description="Most bytes of bodies, batches and answers of all calls together.",
     )
-    idle_bytes: int = Field(
+    kept_bytes: int = Field(
         default=512 << 20,
         ge=0,
         description="Most bytes of buffers kept between calls; they count as calls' memory does.",

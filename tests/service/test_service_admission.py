@@ -79,7 +79,7 @@ def test_refused_calls_may_try_again_and_answers_are_right(
 def test_announcing_much_and_sending_little_takes_nothing(strained_service_url: str) -> None:
     body, _ = bulk(1_300)
     with contextlib.ExitStack() as held:
-        for _ in range(60):
+        for _ in range(80):
             slow = held.enter_context(connect(strained_service_url))
             slow.sendall(head(200 * MIB, BINARY) + b"12345678")
         for _ in range(5):
@@ -88,10 +88,10 @@ def test_announcing_much_and_sending_little_takes_nothing(strained_service_url: 
 
 
 def test_bodies_that_came_slowly_give_way_to_those_that_come(strained_service_url: str) -> None:
-    """Sixty clients hold all there is, each too little to matter by itself."""
+    """Eighty clients hold all there is, each too little to matter by itself."""
     body, gradient = bulk(1_300)
     with contextlib.ExitStack() as held:
-        for _ in range(60):
+        for _ in range(80):
             slow = held.enter_context(connect(strained_service_url))
             slow.sendall(head(200 * MIB, BINARY) + bytes(150_000))
         time.sleep(1)
@@ -121,6 +121,11 @@ def test_a_call_that_is_not_done_in_time_is_ended(service_url: str) -> None:
     document = assert_problem(late, 504, "deadline-exceeded")
     assert "0.0001 s" in document["detail"]
     assert post(service_url, body, BINARY, request_timeout="30").status_code == 200
+
+
+def test_a_small_call_whose_time_is_over_is_not_begun(service_url: str) -> None:
+    late = post(service_url, GOOD, request_timeout="0.0000001")
+    assert_problem(late, 504, "deadline-exceeded")
 
 
 def test_a_body_that_takes_longer_than_its_call_may(service_url: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from starlette.types import Scope, Send
 
-from softxent_service.http.bulk import EXTENSION
+from softxent_service.http.bulk import bulk_of
 
 Piece = bytes | memoryview
 
@@ -34,8 +34,8 @@ async def send_answer(scope: Scope, send: Send, media_type: bytes, pieces: Seque
     if size > JOINED_BYTES:
         for piece in pieces:
             await _send_slices(send, memoryview(piece))
-        if EXTENSION in scope.get("extensions", {}):
-            await scope["extensions"][EXTENSION].flush()
+        if (bulk := bulk_of(scope)) is not None:
+            await bulk.flush()
         await send({"type": "http.response.body", "body": b""})
     else:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -8,8 +8,9 @@ from starlette.routing import Route
 import softxent
 from softxent.evaluations import EVALUATIONS
 from softxent_service.http import explain
-from softxent_service.http.admission import Budget, Gate
+from softxent_service.http.admission import Gate
 from softxent_service.http.body import Reader
+from softxent_service.http.budget import Budget
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.fixtures import fixture_routes
@@ -30,7 +31,7 @@ Other paths are refused with 404 and other methods with 405, in problem document
 def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
     """Return the application; it evaluates nothing before `readiness` is warm."""
     gate = Gate(threads=settings.calls, queue=settings.queue, kernels=settings.kernels)
-    budget = Budget(settings.memory_bytes, settings.idle_bytes)
+    budget = Budget(settings.memory_bytes, settings.kept_bytes)
     reader = Reader(budget, settings.body_idle_seconds, settings.body_bytes_per_second)
     app = FastAPI(
         title="softxent",

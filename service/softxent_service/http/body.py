@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope
 
 from softxent_client.wire import LimitExceededError, MalformedBodyError
 from softxent_service.http import buffers
-from softxent_service.http.admission import Budget, Patience, Reservation
-from softxent_service.http.bulk import EXTENSION, Bulk
+from softxent_service.http.admission import Patience
+from softxent_service.http.budget import Budget, Reservation
+from softxent_service.http.bulk import bulk_of
 from softxent_service.http.errors import (
     BodyLengthMismatchError,
     BodyTimeoutError,
@@ -94,6 +95,8 @@ class Reader:
             async with asyncio.timeout(pace.seconds(0)) as timer:
                 piece, more = await _next_piece(receive)
                 if not more:
+                    # A message that is already there is returned before any timer can end it.
+                    patience.check()
                     ceiling.check(len(piece))
                     _check_length(len(piece), length)
                     reservation.add(len(piece))
@@ -104,7 +107,7 @@ class Reader:
                     return await arrival.whole(length, ceiling)
         except TimeoutError:
             if reservation.given_up:
-                raise OverloadedError("older calls need the memory; try again") from None
+                raise OverloadedError("other calls need the memory; try again") from None
             patience.check()
             raise BodyTimeoutError(
                 f"no byte of the body came for {self.idle_seconds:g} s, or too few for "
@@ -138,7 +141,7 @@ class _Source:
         self._receive = receive
         self._piece = memoryview(piece)
         self._more = True
-        self._bulk: Bulk | None = scope.get("extensions", {}).get(EXTENSION)
+        self._bulk = bulk_of(scope)
 
     async def fill(self, view: memoryview) -> int:
         """Return how many bytes were put into `view`; 0 at the end of the body.

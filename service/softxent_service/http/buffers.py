@@ -25,7 +25,7 @@ def fresh(size: int) -> memoryview:
     return raw[start : start + size].data
 
 
-class Idle:
+class KeptBuffers:
     """Buffers that no call holds, oldest first, up to a number of bytes together."""
 
     def __init__(self, limit: int) -> None:

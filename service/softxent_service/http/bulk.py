@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import httptools
+from starlette.types import Scope
 
 from softxent_service.http.errors import ClientGoneError
 from softxent_service.http.protocol import READ_AHEAD_BYTES, Bounds, HeadBoundProtocol
@@ -43,6 +43,12 @@ class Bulk(Protocol):
 
     async def flush(self) -> None:
         """Wait until the system has all that was sent, so that its memory may be used again."""
+
+
+def bulk_of(scope: Scope) -> Bulk | None:
+    """Return what a request's connection offers; None for small bodies and plain connections."""
+    bulk: Bulk | None = scope.get("extensions", {}).get(EXTENSION)
+    return bulk
 
 
 def bulk_protocol(bounds: Bounds) -> type[asyncio.BufferedProtocol]:
@@ -168,8 +174,7 @@ class _BulkHttp(HeadBoundProtocol):
         self._unparsed -= size
         if not self._unparsed:
             # The parser still waits for the body; another one begins with the next message.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._begin_parser()
             self.on_message_complete()
 
 

@@ -20,10 +20,11 @@ from softxent_client.wire import (
     json_form,
     result_tensors,
 )
-from softxent_service.http.admission import Gate, Patience, Reservation
+from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import Piece, send_answer
 from softxent_service.http.body import Buffer, Ceiling, Reader
-from softxent_service.http.bulk import EXTENSION
+from softxent_service.http.budget import Reservation
+from softxent_service.http.bulk import bulk_of
 from softxent_service.http.negotiation import Head, read_head, seconds_of
 from softxent_service.http.query import Query, read_query
 from softxent_service.http.readiness import Evaluate, Readiness
@@ -89,7 +90,7 @@ class EvaluationRoute:
                     receive,
                 )
             await send_answer(scope, send, head.answer_form.encode(), pieces)
-            if EXTENSION in scope.get("extensions", {}):
+            if bulk_of(scope) is not None:
                 reservation.hand_back()
 
 

@@ -11,9 +11,10 @@ from starlette.types import Receive, Scope, Send
 from softxent import explain
 from softxent_client.wire import JSON, Limits, json_form
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
-from softxent_service.http.admission import Gate, Patience, Reservation
+from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import send_answer
 from softxent_service.http.body import Buffer, Ceiling, Reader
+from softxent_service.http.budget import Reservation
 from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
 from softxent_service.settings import Settings

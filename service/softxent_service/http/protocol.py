@@ -149,9 +149,13 @@ class HeadBoundProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as offer:
                 data = memoryview(data)[offer.args[0] :]
                 head = head_without_offer(self.parser, self.url, self.headers)
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self._begin_parser()
                 self.parser.feed_data(head)
+
+    def _begin_parser(self) -> None:
+        """Take a new parser, made as uvicorn makes its own, for one that has lost its place."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _check_head(self, size: int) -> None:
         if size > self.bounds.head_bytes:
