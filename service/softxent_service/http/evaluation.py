@@ -75,9 +75,7 @@ class EvaluationRoute:
         )
         with Reservation(self._reader.budget) as reservation:
             ceiling = self._ceilings[head.form]
-            body = await self._reader.read(
-                scope, receive, head.content_length, ceiling, reservation, patience
-            )
+            body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
             if len(body) <= ON_LOOP_BYTES[head.form]:
                 alone = partial(evaluate, num_threads=1)
                 pieces = answer(alone, body, query, head, self._limits, reservation)

@@ -53,7 +53,7 @@ class ExplainRoute:
         )
         with Reservation(self._reader.budget) as reservation:
             body = await self._reader.read(
-                scope, receive, head.content_length, self._ceiling, reservation, patience
+                scope, receive, head, self._ceiling, reservation, patience
             )
             reservation.add(json_form.DECODING_BYTES * len(body))
             text = await self._gate.run(lambda: answer(body, settings.limits), patience, receive)
