@@ -81,7 +81,7 @@ class EvaluationRoute:
                 pieces = answer(alone, body, query, head, self._limits, reservation)
             else:
                 turn = partial(self._gate.turns.take, patience)
-                shared = partial(evaluate, num_threads=settings.threads, turn=turn)
+                shared = partial(evaluate, num_threads=settings.worker_threads, turn=turn)
                 pieces = await self._gate.run(
                     lambda: answer(shared, body, query, head, self._limits, reservation),
                     patience,
