@@ -53,6 +53,31 @@ class Ceiling:
             )
 
 
+class Body:
+    """The bytes of a body, handed out once, so that they can be let go of before the call ends."""
+
+    def __init__(self, buffer: Buffer, reservation: Reservation) -> None:
+        self._buffer: Buffer | None = buffer
+        self._reservation = reservation
+        self._size = len(buffer)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def take(self) -> Buffer:
+        """Return the bytes; nothing else refers to them any more."""
+        buffer, self._buffer = self._buffer, None
+        assert buffer is not None, "a body is taken once"
+        return buffer
+
+    def free(self) -> None:
+        """Give back the memory of what was taken; nothing may refer to it."""
+        if self._reservation.buffer is not None:
+            self._reservation.hand_back()
+        else:
+            self._reservation.add(-self._size)
+
+
 @dataclass(frozen=True)
 class Reader:
     """How bodies are read: what they are held against.
@@ -74,7 +99,7 @@ class Reader:
         ceiling: Ceiling,
         reservation: Reservation,
         patience: Patience,
-    ) -> Buffer:
+    ) -> Body:
         """Return the whole body: `bytes` if it came plain in one message, else a writable view.
 
         Nothing is allocated before the Content-Length is checked, and nothing is zeroed: a new
@@ -103,13 +128,13 @@ class Reader:
                     ceiling.check(len(piece))
                     _check_length(len(piece), length)
                     reservation.add(len(piece))
-                    return piece
+                    return Body(piece, reservation)
                 source: Source = _Plain(scope, receive, piece, more=more)
                 if head.coding is not None:
                     source, length = Unpacked(source, head.coding), None
                 arrival = _Arrival(source, pace, timer, reservation)
                 with self.budget.receiving(reservation, arrival.interrupt):
-                    return await arrival.whole(length, ceiling)
+                    return Body(await arrival.whole(length, ceiling), reservation)
         except TimeoutError:
             if reservation.given_up:
                 raise OverloadedError("other calls need the memory; try again") from None

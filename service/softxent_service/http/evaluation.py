@@ -19,10 +19,11 @@ from softxent_client.wire import (
     Limits,
     json_form,
     result_tensors,
+    safetensors_form,
 )
 from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import Piece, send_answer
-from softxent_service.http.body import Buffer, Ceiling, Reader
+from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.bulk import bulk_of
 from softxent_service.http.negotiation import Head, read_head, seconds_of
@@ -104,7 +105,7 @@ def ceilings(limits: Limits) -> dict[str, Ceiling]:
 
 def answer(
     evaluate: Evaluate,
-    body: Buffer,
+    body: Body,
     query: Query,
     head: Head,
     limits: Limits,
@@ -116,14 +117,14 @@ def answer(
         SoftxentError: the body is malformed, too large in some respect, or has no meaning; there
             is no memory for it, no time, or nobody who waits.
     """
-    decoding = json_form.DECODING_BYTES * len(body) if head.form == JSON else 0
-    reservation.add(decoding)
-    form = MEDIA_TYPES[head.form]
-    tensors = form.decode(body, REQUEST(query.logits_dtype, query.evaluation), limits)
-    reservation.add(-decoding)
+    schema = REQUEST(query.logits_dtype, query.evaluation)
+    if head.form == JSON:
+        tensors = json_form.decode(body.take(), schema, limits, reservation.add)
+        body.free()
+    else:
+        tensors = safetensors_form.decode(body.take(), schema, limits)
     out = _in_place(tensors["logits"], query.options)
-    held = sum(tensor.nbytes for tensor in tensors.values()) if head.form == JSON else 0
-    reservation.add(held + answer_bytes(tensors["logits"], query.options, out, head.answer_form))
+    reservation.add(answer_bytes(tensors["logits"], query.options, out, head.answer_form))
     results = evaluate(tensors, query.options, query.evaluation, out=out)
     encoded: Sequence[Piece] = list(MEDIA_TYPES[head.answer_form].encode(result_tensors(results)))
     return encoded
