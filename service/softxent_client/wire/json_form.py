@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import orjson
 
-from softxent.errors import as_json
+from softxent.errors import WORDS, as_json
 from softxent_client.wire import json_blocks, json_reader
 from softxent_client.wire.errors import check_size
 from softxent_client.wire.json_blocks import Reserve
@@ -24,6 +24,13 @@ PIECE_NUMBERS = 20_000
 """Numbers in one piece of encoded text, about 256 KiB: orjson keeps the interpreter's lock."""
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+WORDS_AS: Mapping[str, Mapping[str, bytes] | None] = {
+    "string": {word: orjson.dumps(word) for word in WORDS},
+    "literal": {word: word.encode() for word in WORDS},
+    "null": None,
+}
+"""How numbers that JSON lacks may be written. Literals are no JSON, and some readers' dialect."""
 
 
 def _unbounded(_size: int) -> None:
@@ -101,14 +108,18 @@ def encode(tensors: Mapping[str, Array]) -> Iterator[bytes]:
     opening = b"{"
     for name, tensor in tensors.items():
         yield opening + orjson.dumps(name) + b":"
-        yield from _pieces(np.asarray(tensor))
+        yield from pieces(np.asarray(tensor))
         opening = b","
     yield b"}" if tensors else b"{}"
 
 
-def _pieces(array: Array) -> Iterator[bytes]:
+def pieces(array: Array, words: Mapping[str, bytes] | None = WORDS_AS["string"]) -> Iterator[bytes]:
+    """Yield one array as JSON, in pieces of at most about 256 KiB; a 0-d one is a number.
+
+    `words` say what stands for the numbers that JSON lacks; None leaves null.
+    """
     if array.size <= PIECE_NUMBERS:
-        yield _text(array)
+        yield _text(array, words)
         return
     row_numbers = array.size // len(array)
     step = max(1, PIECE_NUMBERS // row_numbers)
@@ -116,9 +127,9 @@ def _pieces(array: Array) -> Iterator[bytes]:
     for start in range(0, len(array), step):
         yield opening
         if row_numbers > PIECE_NUMBERS:
-            yield from _pieces(array[start])
+            yield from pieces(array[start], words)
         else:
-            yield _text(array[start : start + step])[1:-1]
+            yield _text(array[start : start + step], words)[1:-1]
         opening = b","
     yield b"]"
 
@@ -137,15 +148,15 @@ def _dumpable(array: Array) -> Any:
     return np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
 
 
-def _text(array: Array) -> bytes:
+def _text(array: Array, words: Mapping[str, bytes] | None) -> bytes:
     """Return one block as JSON."""
     if array.ndim == 0:
-        return _text(array.reshape(1))[1:-1]
+        return _text(array.reshape(1), words)[1:-1]
     block = _dumpable(array)
     text = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
-    if block.dtype.kind != "f" or np.isfinite(block).all():
+    if words is None or block.dtype.kind != "f" or np.isfinite(block).all():
         return text
     # orjson writes null for each number that JSON lacks; put the words there, in order.
-    words = [orjson.dumps(as_json(float(value))) for value in block[~np.isfinite(block)]]
+    given = [words[str(as_json(float(value)))] for value in block[~np.isfinite(block)]]
     gaps = text.split(b"null")
-    return b"".join(part for pair in zip(gaps, words, strict=False) for part in pair) + gaps[-1]
+    return b"".join(part for pair in zip(gaps, given, strict=False) for part in pair) + gaps[-1]
