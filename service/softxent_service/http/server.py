@@ -19,6 +19,7 @@ from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
 from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
+from softxent_service.machine import give_freed_memory_back
 from softxent_service.settings import Settings
 
 logger = logging.getLogger("softxent")
@@ -31,6 +32,7 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
     )
+    give_freed_memory_back()
     listener = _listen_unix(settings.uds) if settings.uds else _listen(settings.host, settings.port)
     readiness = Readiness()
     server = _Server(_config(settings, readiness), readiness, settings.drain_seconds)
