@@ -200,10 +200,13 @@ class _Exchange:
 
     async def flush(self) -> None:
         transport = self._protocol.transport
+        if transport.is_closing():
+            return
         before = transport.get_write_buffer_limits()
         transport.set_write_buffer_limits(0)
         await self._protocol.flow.drain()
-        transport.set_write_buffer_limits(before[1], before[0])
+        if not transport.is_closing():
+            transport.set_write_buffer_limits(before[1], before[0])
 
 
 def _announced(headers: Mapping[bytes, bytes]) -> int:
