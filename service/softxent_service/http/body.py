@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.types import Receive, Scope
 
@@ -22,12 +24,15 @@ from softxent_service.http.errors import (
 
 Buffer = bytes | memoryview
 
-LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
-"""Bytes that are reserved and waited for at a time: as many as have come, within these bounds. So
-a client that announces much and sends little holds little."""
+T = TypeVar("T")
+Reserve = Callable[[int], Awaitable[None]]
 
-BORROWED_FROM = 1 << 20
-"""Bytes that must have come before a kept buffer is lent, all of whose pages exist already."""
+LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
+"""Bytes that are waited for at a time: as many as have come, within these bounds."""
+
+FIRST_BYTES = 1 << 20
+"""These are reserved as they come, so that a client that announces much and sends little holds
+little; then all the rest of what is announced. Bodies of no more do not stand in line."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,7 @@ class Reader:
         """Return the whole body: `bytes` if it came in one message, else a writable view.
 
         Nothing is allocated before `announced`, the Content-Length, is checked, and nothing is
-        zeroed: a new buffer's pages come into being as bytes arrive, and so does their
-        reservation.
+        zeroed: a new buffer's pages come into being as bytes arrive.
 
         Raises:
             LimitExceededError: the body is, or is announced to be, over the ceiling.
@@ -99,11 +103,11 @@ class Reader:
                     patience.check()
                     ceiling.check(len(piece))
                     _check_length(len(piece), length)
-                    reservation.add(len(piece))
+                    await reservation.grow(len(piece))
                     return piece
                 source = _Source(scope, receive, piece)
                 arrival = _Arrival(source, pace, timer, reservation)
-                with self.budget.receiving(reservation, arrival.interrupt):
+                with self.budget.moving(reservation, arrival.interrupt):
                     return await arrival.whole(length, ceiling)
         except TimeoutError:
             if reservation.given_up:
@@ -177,42 +181,48 @@ class _Arrival:
     async def whole(self, length: int | None, ceiling: Ceiling) -> memoryview:
         """Return all of it."""
         most = ceiling.limit if length is None else length
-        buffer = buffers.fresh(LEAST_STEP if length is None else length)
-        borrowed, used, got = False, 0, 1
-        while got and used < most:
-            if length is not None and not borrowed and used >= BORROWED_FROM:
-                buffer, borrowed = self._borrowed(buffer, used)
-            step = min(max(used, LEAST_STEP), LARGEST_STEP, most - used)
-            if used + step > len(buffer):
-                buffer = _grown(buffer, used, min(2 * len(buffer), most))
-            if not borrowed:
-                await self._reserve(step)
-            self._wait(self._pace.seconds(used))
-            got = await self._source.fill(buffer[used : used + step])
-            if not borrowed:
-                self._reservation.add(got - step)
-            used += got
+        reservation = self._reservation
+        reserve: Reserve | None = reservation.grow if most <= FIRST_BYTES else reservation.claim
+        buffer = buffers.fresh(min(most, FIRST_BYTES))
+        used = await self._fill(buffer, 0, reserve)
+        while used == len(buffer) < most:
+            if length is None:
+                larger = buffers.fresh(min(2 * used, most))
+            else:
+                larger = await self._in_line(reservation.claim_whole(length))
+                reserve = None
+            larger[:used], buffer = buffer, larger
+            used = await self._fill(buffer[:most], used, reserve)
         if await self._source.fill(memoryview(bytearray(1))):
             ceiling.check(used + 1)
             _check_length(used + 1, length)
         _check_length(used, length)
         if length is not None:
-            self._reservation.buffer = buffer
+            reservation.buffer = buffer
         return buffer[:used]
 
-    def _borrowed(self, buffer: memoryview, used: int) -> tuple[memoryview, bool]:
-        kept = self._reservation.borrow(len(buffer))
-        if kept is None:
-            return buffer, False
-        kept[:used] = buffer[:used]
-        self._reservation.add(-used)
-        return kept, True
+    async def _fill(self, buffer: memoryview, used: int, reserve: Reserve | None) -> int:
+        """Fill `buffer` from `used` on; return where the body or the buffer ends."""
+        got = 1
+        while got and used < len(buffer):
+            step = min(max(used, LEAST_STEP), LARGEST_STEP, len(buffer) - used)
+            if reserve is not None:
+                await self._in_line(reserve(step))
+            self._wait(self._pace.seconds(used))
+            got = await self._source.fill(buffer[used : used + step])
+            if reserve is not None:
+                self._reservation.add(got - step)
+            self._reservation.moved(got)
+            used += got
+        return used
 
-    async def _reserve(self, size: int) -> None:
+    async def _in_line(self, claim: Awaitable[T]) -> T:
+        """Wait for memory, which is no time of the client's."""
         self._wait(self._pace.patience.left())
         began = time.monotonic()
-        await self._reservation.grow(size)
+        claimed = await claim
         self._pace.pause(time.monotonic() - began)
+        return claimed
 
     def _wait(self, seconds: float) -> None:
         if not self._reservation.given_up:
@@ -224,12 +234,6 @@ async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise ClientGoneError("the client went away before the body was complete")
     return message.get("body", b""), message.get("more_body", False)
-
-
-def _grown(buffer: memoryview, used: int, size: int) -> memoryview:
-    larger = buffers.fresh(size)
-    larger[:used] = buffer[:used]
-    return larger
 
 
 def _number(announced: bytes | None) -> int | None:

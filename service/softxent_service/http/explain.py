@@ -57,7 +57,7 @@ class ExplainRoute:
             )
             reservation.add(json_form.DECODING_BYTES * len(body))
             text = await self._gate.run(lambda: answer(body, settings.limits), patience, receive)
-            await send_answer(scope, send, JSON.encode(), [text])
+            await send_answer(scope, send, JSON.encode(), [text], reservation.moved)
 
 
 def answer(body: Buffer, limits: Limits) -> bytes:

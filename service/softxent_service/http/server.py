@@ -15,6 +15,7 @@ from types import FrameType
 
 import uvicorn
 
+from softxent_service.http.answers import PIECE_BYTES
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
 from softxent_service.http.protocol import Bounds, plain_protocol
@@ -113,9 +114,12 @@ def _url(listener: socket.socket, settings: Settings) -> str:
 
 def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
+    # As a body: silent for so long, or that much behind the least rate.
+    answer_seconds = settings.body_idle_seconds + PIECE_BYTES / settings.body_bytes_per_second
+    bounds = Bounds(settings.request_head_bytes, settings.connections, answer_seconds)
     return uvicorn.Config(
         create_app(settings, readiness),
-        http=protocol(Bounds(settings.request_head_bytes, settings.connections)),  # type: ignore[arg-type]
+        http=protocol(bounds),  # type: ignore[arg-type]
         loop="auto",
         ws="none",
         lifespan="off",
