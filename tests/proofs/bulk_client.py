@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import time
 from dataclasses import dataclass
 
 import numpy as np
-from proofs import MIB, kept_alive
+from proof_support import MIB, kept_alive
 from safetensors.numpy import load
 from service_support import BINARY, JSON, batch, binary, connect, post
 
@@ -31,6 +32,7 @@ class Outcome:
 
     status: int
     headers: dict[str, str]
+    refusal: str
     sent: int
     seconds: float
 
@@ -71,12 +73,13 @@ class BulkClient:
             sent = _send(connection, memoryview(call.request))
             status, headers, start = _read_head(connection)
             length = int(headers["content-length"])
+            refusal = ""
             if status == 200:
                 assert length == len(call.answer)
                 self._compare(connection, start, memoryview(call.answer))
             else:
-                _read_rest(connection, start, length)
-            outcome = Outcome(status, headers, sent, time.monotonic() - began)
+                refusal = json.loads(_read_rest(connection, start, length))["detail"]
+            outcome = Outcome(status, headers, refusal, sent, time.monotonic() - began)
         except BaseException:
             connection.close()
             raise
@@ -132,9 +135,9 @@ def _read_head(connection: Connection) -> tuple[int, dict[str, str], bytes]:
     return int(first.split()[1]), headers, text.partition(b"\r\n\r\n")[2]
 
 
-def _read_rest(connection: Connection, start: bytes, length: int) -> None:
-    got = len(start)
-    while got < length:
-        piece = connection.recv(length - got)
+def _read_rest(connection: Connection, start: bytes, length: int) -> bytes:
+    while len(start) < length:
+        piece = connection.recv(length - len(start))
         assert piece
-        got += len(piece)
+        start += piece
+    return start
