@@ -65,8 +65,12 @@ class EvaluationRoute:
             body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
             form = form_of(body, query, head, self._limits)
             pieces = await self._evaluating.answer(form, reservation, patience, receive)
-            await send_answer(scope, send, head.answer_form.encode(), pieces)
-            if bulk_of(scope) is not None:
+            media_type = head.answer_form.encode()
+            if (bulk := bulk_of(scope)) is None:
+                await send_answer(scope, send, media_type, pieces, reservation.moved)
+            else:
+                with self._reader.budget.moving(reservation, bulk.abort):
+                    await send_answer(scope, send, media_type, pieces, reservation.moved)
                 reservation.hand_back()
 
 
