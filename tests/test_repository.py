@@ -27,6 +27,7 @@ VERBS = (
     "fix",
     "bench",
     "bench-kernels",
+    "bench-http",
     "accuracy",
     "demo",
 )
