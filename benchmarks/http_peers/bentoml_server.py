@@ -3,6 +3,8 @@
 Metrics, access log and usage statistics are off; one worker.
 """
 
+from typing import Any
+
 import bentoml
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -30,6 +32,6 @@ class CrossEntropy:
     @bentoml.api(route="/json")
     async def json(
         self, logits: np.ndarray, labels: np.ndarray, threads: int = 1
-    ) -> dict[str, list]:
+    ) -> dict[str, Any]:
         """Answer in BentoML's own JSON, which it reads into arrays."""
         return answer_lists(logits, labels, threads)

@@ -1,4 +1,4 @@
-"""LitServe with torch: raw bytes and its own JSON, each in a worker process, over its fast queue."""
+"""LitServe with torch: raw bytes and its own JSON, each in one worker, over its fast queue."""
 
 import argparse
 import signal
