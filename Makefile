@@ -7,10 +7,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv-peers/.ready
 PROOFS := .venv-proofs/.ready
+HTTP_PEERS := $(patsubst benchmarks/http_peers/%.txt,.venv-http/%/.ready,$(wildcard benchmarks/http_peers/*.txt))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits test-large test-peers test-proofs lint fix bench bench-kernels accuracy demo
+# Every verb that tells what it does.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -65,6 +67,10 @@ bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, b
 	@echo "bench-kernels: benchmarks/kernel_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/kernel_times.py $(ARGS)
 
+bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks; ARGS="--quick" for a first look
+	@echo "bench-http: benchmarks/http_times.py $(ARGS)"
+	@.venv-peers/bin/python benchmarks/http_times.py $(ARGS)
+
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
 	@.venv-peers/bin/python benchmarks/accuracy.py --write $(ARGS)
@@ -97,4 +103,14 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-$*/shared.pth
 	@mv .venv-$*/shared.pth "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r tests/$*/requirements.txt
+	@touch $@
+
+# Serving stacks pin what they need, so each has an environment of its own; torch alone is shared.
+.venv-http/%/.ready: export UV_PYTHON_DOWNLOADS := never
+.venv-http/%/.ready: benchmarks/http_peers/%.txt $(PEERS)
+	@echo "setup: making .venv-http/$* with a serving stack to compare with"
+	@$(BIN)/python -m venv --clear .venv-http/$*
+	@$(BIN)/python -m uv pip install --quiet --python .venv-http/$*/bin/python -r $<
+	@.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])' > .venv-http/torch.pth
+	@mv .venv-http/torch.pth "$$(.venv-http/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
 	@touch $@

@@ -28,6 +28,7 @@ VERBS = (
     "fix",
     "bench",
     "bench-kernels",
+    "bench-http",
     "accuracy",
     "demo",
 )
