@@ -18,7 +18,13 @@ JOINED_BYTES = 32 << 10
 """Up to here the pieces are joined: one send costs less than two (about 5 us each)."""
 
 
-async def send_answer(scope: Scope, send: Send, media_type: bytes, pieces: Sequence[Piece]) -> None:
+async def send_answer(
+    scope: Scope,
+    send: Send,
+    media_type: bytes,
+    pieces: Sequence[Piece],
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
     """Send status 200 and the pieces, each waiting until the transport takes more.
 
     Where the connection offers `Bulk`, the memory of the pieces is free to be used again after.
@@ -28,7 +34,11 @@ async def send_answer(scope: Scope, send: Send, media_type: bytes, pieces: Seque
         {
             "type": "http.response.start",
             "status": 200,
-            "headers": [(b"content-type", media_type), (b"content-length", b"%d" % size)],
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", b"%d" % size),
+                *headers,
+            ],
         }
     )
     if size > JOINED_BYTES:

@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
         _url(listener, settings),
         settings.threads,
     )
-    warming = Thread(target=_warm_up, args=(readiness, server, settings.threads), daemon=True)
+    warming = Thread(target=_warm_up, args=(readiness, server, settings), daemon=True)
     warming.start()
     try:
         server.run(sockets=[listener])
@@ -130,15 +130,16 @@ def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
     )
 
 
-def _warm_up(readiness: Readiness, server: uvicorn.Server, threads: int) -> None:
+def _warm_up(readiness: Readiness, server: uvicorn.Server, settings: Settings) -> None:
     try:
-        readiness.warm_up()
+        readiness.warm_up(shared_memory=settings.shared_memory)
     except KernelsError as error:
         logger.debug("", exc_info=True)
         logger.error("%s", error)
         server.should_exit = True
     else:
-        logger.info("ready: %d kernel threads on the %s layer", threads, readiness.threading_layer)
+        layer = readiness.threading_layer
+        logger.info("ready: %d kernel threads on the %s layer", settings.threads, layer)
 
 
 def _end(warming: Thread, readiness: Readiness) -> None:
