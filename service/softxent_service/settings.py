@@ -61,10 +61,19 @@ class Settings(BaseSettings):
     )
     shared_memory: bool = Field(
         default=False,
-        description="Whether local clients may keep tensors in shared memory; see docs.",
+        description="Let clients of this machine keep tensors in shared memory.",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes on the same address; all limits hold for each of them.",
     )
     threads: int = Field(
-        default_factory=available_cores, ge=1, le=1024, description="Threads of one kernel."
+        default_factory=available_cores,
+        ge=1,
+        le=1024,
+        description="Kernel threads, divided among the workers.",
     )
     kernels: int = Field(
         default=1, ge=1, description="Large batches that are inside a kernel at one time."
@@ -149,7 +158,14 @@ class Settings(BaseSettings):
     def _only_here(self) -> Self:
         if self.shared_memory and not self.uds and not is_loopback(self.host):
             raise ValueError("shared_memory is for this machine: listen on loopback or with uds")
+        if self.shared_memory and self.workers > 1:
+            raise ValueError("shared_memory is registered with one process: set workers to 1")
         return self
+
+    @property
+    def worker_threads(self) -> int:
+        """Return how many kernel threads each worker has."""
+        return max(1, self.threads // self.workers)
 
     @property
     def limits(self) -> Limits:

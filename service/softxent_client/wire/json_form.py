@@ -14,8 +14,9 @@ import numpy as np
 import orjson
 
 from softxent.errors import WORDS, as_json
-from softxent_client.wire import json_reader
+from softxent_client.wire import json_blocks, json_reader
 from softxent_client.wire.errors import check_size
+from softxent_client.wire.json_blocks import Reserve
 from softxent_client.wire.limits import Limits
 from softxent_client.wire.schema import Array, Schema
 
@@ -31,16 +32,26 @@ WORDS_AS: Mapping[str, Mapping[str, bytes] | None] = {
 }
 """How numbers that JSON lacks may be written. Literals are no JSON, and some readers' dialect."""
 
-DECODING_BYTES = 16
-"""Most memory that `decode` takes for each byte of a body: the parser's tape, strings and index."""
+
+def _unbounded(_size: int) -> None:
+    """Reserve nothing."""
 
 
 def decode(
-    buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits
+    buffer: bytes | bytearray | memoryview,
+    schema: Schema,
+    limits: Limits,
+    reserve: Reserve = _unbounded,
 ) -> dict[str, Array]:
     """Return the tensors of a message as new arrays of the schema's JSON dtypes.
 
     `"logits": []` is a batch of no rows, [0, 0].
+
+    Args:
+        buffer: the message; no array refers to it.
+        schema: which tensors it may hold.
+        limits: ceilings of its size, depth and number of tensors.
+        reserve: is told of memory before it is taken; in the end, of the arrays'.
 
     Raises:
         MalformedBodyError: not one JSON object in UTF-8, a key is repeated, or a number is beyond
@@ -50,11 +61,25 @@ def decode(
         RowsError: rows of different lengths, something that is not a number, or a number that
             the dtype cannot hold.
     """
-    body = buffer if isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
-    check_size(len(body), "json_bytes", limits.json_bytes, "the body's size in bytes")
-    tensors = json_reader.read(body, schema, limits)
+    check_size(len(buffer), "json_bytes", limits.json_bytes, "the body's size in bytes")
+    tensors = None
+    if len(buffer) > json_blocks.BLOCK_BYTES:
+        tensors = json_blocks.read(buffer, schema, limits, reserve)
+    if tensors is None:
+        tensors = _read_whole(buffer, schema, limits, reserve)
     _widen_empty(tensors, schema)
     schema.check_ranks(tensors)
+    return tensors
+
+
+def _read_whole(
+    buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits, reserve: Reserve
+) -> dict[str, Array]:
+    body = buffer if isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
+    parsing = json_blocks.PARSING_BYTES * len(body)
+    reserve(parsing)
+    tensors = json_reader.read(body, schema, limits)
+    reserve(sum(tensor.nbytes for tensor in tensors.values()) - parsing)
     return tensors
 
 

@@ -34,7 +34,7 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
     """Return the application; it evaluates nothing before `readiness` is warm."""
     gate = Gate(threads=settings.calls, queue=settings.queue, kernels=settings.kernels)
     budget = Budget(settings.memory_bytes, settings.kept_bytes)
-    evaluating = Evaluating(readiness, gate, settings.threads)
+    evaluating = Evaluating(readiness, gate, settings.worker_threads)
     reader = Reader(budget, settings.body_idle_seconds, settings.body_bytes_per_second)
     app = FastAPI(
         title="softxent",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.types import Receive, Scope
 
@@ -13,6 +14,7 @@ from softxent_service.http import buffers
 from softxent_service.http.admission import Patience
 from softxent_service.http.budget import Budget, Reservation
 from softxent_service.http.bulk import bulk_of
+from softxent_service.http.codings import Source, Unpacked
 from softxent_service.http.errors import (
     BodyLengthMismatchError,
     BodyTimeoutError,
@@ -28,6 +30,18 @@ a client that announces much and sends little holds little."""
 
 BORROWED_FROM = 1 << 20
 """Bytes that must have come before a kept buffer is lent, all of whose pages exist already."""
+
+
+class Head(Protocol):
+    """What headers say of a body."""
+
+    @property
+    def content_length(self) -> bytes | None:
+        """Return the size that is announced."""
+
+    @property
+    def coding(self) -> bytes | None:
+        """Return a key of `CODINGS`, None for a plain body."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,31 @@ class Ceiling:
             )
 
 
+class Body:
+    """The bytes of a body, handed out once, so that they can be let go of before the call ends."""
+
+    def __init__(self, buffer: Buffer, reservation: Reservation) -> None:
+        self._buffer: Buffer | None = buffer
+        self._reservation = reservation
+        self._size = len(buffer)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def take(self) -> Buffer:
+        """Return the bytes; nothing else refers to them any more."""
+        buffer, self._buffer = self._buffer, None
+        assert buffer is not None, "a body is taken once"
+        return buffer
+
+    def free(self) -> None:
+        """Give back the memory of what was taken; nothing may refer to it."""
+        if self._reservation.buffer is not None:
+            self._reservation.hand_back()
+        else:
+            self._reservation.add(-self._size)
+
+
 @dataclass(frozen=True)
 class Reader:
     """How bodies are read: what they are held against.
@@ -68,43 +107,46 @@ class Reader:
         self,
         scope: Scope,
         receive: Receive,
-        announced: bytes | None,
+        head: Head,
         ceiling: Ceiling,
         reservation: Reservation,
         patience: Patience,
-    ) -> Buffer:
-        """Return the whole body: `bytes` if it came in one message, else a writable view.
+    ) -> Body:
+        """Return the whole body: `bytes` if it came plain in one message, else a writable view.
 
-        Nothing is allocated before `announced`, the Content-Length, is checked, and nothing is
-        zeroed: a new buffer's pages come into being as bytes arrive, and so does their
-        reservation.
+        Nothing is allocated before the Content-Length is checked, and nothing is zeroed: a new
+        buffer's pages come into being as bytes arrive, and so does their reservation. A coded body
+        is held against the same ceiling before and after it is unpacked.
 
         Raises:
             LimitExceededError: the body is, or is announced to be, over the ceiling.
-            MalformedBodyError: `announced` is not a number.
+            MalformedBodyError: the Content-Length is not a number, or the body is not so coded as
+                its head says.
             BodyLengthMismatchError: more or fewer bytes came than were announced.
             BodyTimeoutError: nothing came for `idle_seconds`, or less than `least_rate`.
             ClientGoneError: the connection ended first.
             DeadlineError: the call's time was over first.
             OverloadedError: other calls hold too many bytes.
         """
-        length = _number(announced)
+        length = _number(head.content_length)
         ceiling.check(length or 0)
         pace = _Pace(self, patience)
         try:
             async with asyncio.timeout(pace.seconds(0)) as timer:
                 piece, more = await _next_piece(receive)
-                if not more:
+                if not more and head.coding is None:
                     # A message that is already there is returned before any timer can end it.
                     patience.check()
                     ceiling.check(len(piece))
                     _check_length(len(piece), length)
                     reservation.add(len(piece))
-                    return piece
-                source = _Source(scope, receive, piece)
+                    return Body(piece, reservation)
+                source: Source = _Plain(scope, receive, piece, more=more)
+                if head.coding is not None:
+                    source, length = Unpacked(source, head.coding), None
                 arrival = _Arrival(source, pace, timer, reservation)
                 with self.budget.receiving(reservation, arrival.interrupt):
-                    return await arrival.whole(length, ceiling)
+                    return Body(await arrival.whole(length, ceiling), reservation)
         except TimeoutError:
             if reservation.given_up:
                 raise OverloadedError("other calls need the memory; try again") from None
@@ -123,10 +165,10 @@ class _Pace:
         self.patience = patience
         self._began = time.monotonic()
 
-    def seconds(self, used: int) -> float:
-        """Return how long it may take until there are more than the `used` bytes."""
+    def seconds(self, received: int) -> float:
+        """Return how long it may take until more than `received` bytes have come."""
         idle = self._reader.idle_seconds
-        bought = self._began + used / self._reader.least_rate - time.monotonic()
+        bought = self._began + received / self._reader.least_rate - time.monotonic()
         return min(idle, idle + bought, self.patience.left())
 
     def pause(self, seconds: float) -> None:
@@ -134,14 +176,22 @@ class _Pace:
         self._began += seconds
 
 
-class _Source:
+class _Plain:
     """Puts the bytes of a body into buffers: those of a first message, then the rest."""
 
-    def __init__(self, scope: Scope, receive: Receive, piece: bytes) -> None:
+    window = 0
+
+    def __init__(self, scope: Scope, receive: Receive, piece: bytes, *, more: bool) -> None:
         self._receive = receive
         self._piece = memoryview(piece)
-        self._more = True
-        self._bulk = bulk_of(scope)
+        self._more = more
+        self._bulk = bulk_of(scope) if more else None
+        self._received = 0
+
+    @property
+    def received(self) -> int:
+        """Return how many bytes were handed out."""
+        return self._received
 
     async def fill(self, view: memoryview) -> int:
         """Return how many bytes were put into `view`; 0 at the end of the body.
@@ -150,12 +200,14 @@ class _Source:
             ClientGoneError: the connection ended first.
         """
         if self._bulk is not None and not self._piece:
-            return await self._bulk.fill(view)
-        while self._more and not self._piece:
-            piece, self._more = await _next_piece(self._receive)
-            self._piece = memoryview(piece)
-        size = min(len(view), len(self._piece))
-        view[:size], self._piece = self._piece[:size], self._piece[size:]
+            size = await self._bulk.fill(view)
+        else:
+            while self._more and not self._piece:
+                piece, self._more = await _next_piece(self._receive)
+                self._piece = memoryview(piece)
+            size = min(len(view), len(self._piece))
+            view[:size], self._piece = self._piece[:size], self._piece[size:]
+        self._received += size
         return size
 
 
@@ -163,7 +215,7 @@ class _Arrival:
     """A body that comes in more than one piece."""
 
     def __init__(
-        self, source: _Source, pace: _Pace, timer: asyncio.Timeout, reservation: Reservation
+        self, source: Source, pace: _Pace, timer: asyncio.Timeout, reservation: Reservation
     ) -> None:
         self._source = source
         self._pace = pace
@@ -177,20 +229,19 @@ class _Arrival:
     async def whole(self, length: int | None, ceiling: Ceiling) -> memoryview:
         """Return all of it."""
         most = ceiling.limit if length is None else length
-        buffer = buffers.fresh(LEAST_STEP if length is None else length)
+        # Of an unknown length as well: pages that nothing is written to take no memory.
+        buffer = buffers.fresh(most)
         borrowed, used, got = False, 0, 1
         while got and used < most:
             if length is not None and not borrowed and used >= BORROWED_FROM:
                 buffer, borrowed = self._borrowed(buffer, used)
             step = min(max(used, LEAST_STEP), LARGEST_STEP, most - used)
-            if used + step > len(buffer):
-                buffer = _grown(buffer, used, min(2 * len(buffer), most))
-            if not borrowed:
-                await self._reserve(step)
-            self._wait(self._pace.seconds(used))
+            # What was unpacked lately is held twice, where the decoder looks back at it.
+            times = 0 if borrowed else 2 if used < self._source.window else 1
+            await self._reserve(times * step)
+            self._wait(self._pace.seconds(self._source.received))
             got = await self._source.fill(buffer[used : used + step])
-            if not borrowed:
-                self._reservation.add(got - step)
+            self._reservation.add(times * (got - step))
             used += got
         if await self._source.fill(memoryview(bytearray(1))):
             ceiling.check(used + 1)
@@ -209,6 +260,8 @@ class _Arrival:
         return kept, True
 
     async def _reserve(self, size: int) -> None:
+        if not size:
+            return
         self._wait(self._pace.patience.left())
         began = time.monotonic()
         await self._reservation.grow(size)
@@ -224,12 +277,6 @@ async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise ClientGoneError("the client went away before the body was complete")
     return message.get("body", b""), message.get("more_body", False)
-
-
-def _grown(buffer: memoryview, used: int, size: int) -> memoryview:
-    larger = buffers.fresh(size)
-    larger[:used] = buffer[:used]
-    return larger
 
 
 def _number(announced: bytes | None) -> int | None:

@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from softxent import Options
 from softxent.evaluations import IN_PLACE, PER_LOGIT, Evaluation
+from softxent_client.wire.json_blocks import Reserve
 from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import Piece
 from softxent_service.http.budget import Reservation
@@ -36,7 +37,6 @@ class Question:
     """A batch, and what is asked of it.
 
     Attributes:
-        held: bytes that decoding it has made and that stay.
         out: outputs whose memory is given; others take the logits' place or new memory.
         as_text: the outputs that are sent as JSON.
     """
@@ -44,7 +44,6 @@ class Question:
     evaluation: Evaluation
     tensors: Mapping[str, Array]
     options: Options
-    held: int = 0
     out: Mapping[str, Array] = field(default_factory=dict)
     as_text: Collection[str] = ()
 
@@ -54,13 +53,12 @@ class Form:
     """How one call's body becomes a question, and results become its answer.
 
     Attributes:
-        decoding: most bytes that `decode` takes while it runs.
+        decode: is given what reserves memory, and reserves what its arrays take beside the body.
         small: whether all of it is done sooner than a thread would have begun.
     """
 
-    decode: Callable[[], Question]
+    decode: Callable[[Reserve], Question]
     encode: Callable[[dict[str, Any]], Sequence[Piece]]
-    decoding: int
     small: bool
 
 
@@ -91,11 +89,9 @@ class Evaluating:
 
 def answer(evaluate: Evaluate, form: Form, reservation: Reservation) -> Sequence[Piece]:
     """Decode, evaluate, encode; an output that may takes the place of writable logits."""
-    reservation.add(form.decoding)
-    asked = form.decode()
-    reservation.add(-form.decoding)
+    asked = form.decode(reservation.add)
     out = {**asked.out, **_in_place(asked)}
-    reservation.add(asked.held + answer_bytes(asked, out))
+    reservation.add(answer_bytes(asked, out))
     return form.encode(evaluate(asked.tensors, asked.options, asked.evaluation, out=out))
 
 

@@ -16,10 +16,12 @@ from softxent_client.wire import (
     Limits,
     json_form,
     result_tensors,
+    safetensors_form,
 )
+from softxent_client.wire.json_blocks import Reserve
 from softxent_service.http.admission import Patience
 from softxent_service.http.answers import Piece, send_answer
-from softxent_service.http.body import Buffer, Ceiling, Reader
+from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.bulk import bulk_of
 from softxent_service.http.evaluating import (
@@ -60,9 +62,7 @@ class EvaluationRoute:
         )
         with Reservation(self._reader.budget) as reservation:
             ceiling = self._ceilings[head.form]
-            body = await self._reader.read(
-                scope, receive, head.content_length, ceiling, reservation, patience
-            )
+            body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
             form = form_of(body, query, head, self._limits)
             pieces = await self._evaluating.answer(form, reservation, patience, receive)
             await send_answer(scope, send, head.answer_form.encode(), pieces)
@@ -80,27 +80,20 @@ def ceilings(limits: Limits) -> dict[str, Ceiling]:
     }
 
 
-def form_of(body: Buffer, query: Query, head: Head, limits: Limits) -> Form:
+def form_of(body: Body, query: Query, head: Head, limits: Limits) -> Form:
     """Return how a body of this media type is decoded, and its answer encoded."""
-    is_json = head.form == JSON
     schema = REQUEST(query.logits_dtype, query.evaluation)
 
-    def decode() -> Question:
-        tensors = MEDIA_TYPES[head.form].decode(body, schema, limits)
-        return Question(
-            query.evaluation,
-            tensors,
-            query.options,
-            held=sum(tensor.nbytes for tensor in tensors.values()) if is_json else 0,
-            as_text=query.options.outputs if head.answer_form == JSON else (),
-        )
+    def decode(reserve: Reserve) -> Question:
+        if head.form == JSON:
+            tensors = json_form.decode(body.take(), schema, limits, reserve)
+            body.free()
+        else:
+            tensors = safetensors_form.decode(body.take(), schema, limits)
+        as_text = query.options.outputs if head.answer_form == JSON else ()
+        return Question(query.evaluation, tensors, query.options, as_text=as_text)
 
     def encode(results: dict[str, Any]) -> Sequence[Piece]:
         return list(MEDIA_TYPES[head.answer_form].encode(result_tensors(results)))
 
-    return Form(
-        decode,
-        encode,
-        decoding=json_form.DECODING_BYTES * len(body) if is_json else 0,
-        small=len(body) <= ON_LOOP_BYTES[head.form],
-    )
+    return Form(decode, encode, small=len(body) <= ON_LOOP_BYTES[head.form])

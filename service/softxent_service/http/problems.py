@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from softxent import errors as library
 from softxent_client.wire import errors as wire
 from softxent_service.http import errors as http
+from softxent_service.http.codings import CODINGS
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -48,6 +49,8 @@ calls in progress end in fractions of a second."""
 _HEADERS: dict[int, dict[str, str]] = {
     # What is left of the body would be taken for the next request.
     408: {"connection": "close"},
+    # RFC 9110, 15.5.16: what could have been sent.
+    415: {"accept-encoding": ", ".join(coding.decode() for coding in CODINGS)},
 }
 
 _LONGEST_TEXT = 1000

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 from softxent_client.wire import MalformedBodyError
-from softxent_service.http.errors import UnsupportedMediaTypeError
+from softxent_service.http.negotiation import coding_of
 
 HEADER_LENGTH = b"inference-header-content-length"
-
-PLAIN = (b"", b"identity")
 
 MOST_DIGITS = 19
 
@@ -21,10 +19,12 @@ class InferHead:
     """Those headers.
 
     Attributes:
+        coding: a key of `CODINGS`, None for a plain body.
         header_length: how many bytes of the body are JSON; None for all of them.
     """
 
     content_length: bytes | None
+    coding: bytes | None
     header_length: int | None
     accept_encoding: bytes | None
     timeout: bytes | None
@@ -37,7 +37,7 @@ def read_infer_head(scope: Scope) -> InferHead:
         MalformedBodyError: the length of the JSON is no number, or there are two.
         UnsupportedMediaTypeError: the body is coded in a way that is not read here.
     """
-    length = accepted = timeout = None
+    length = accepted = coding = timeout = None
     header_lengths: set[bytes] = set()
     for name, value in scope["headers"]:
         if name == HEADER_LENGTH:
@@ -48,11 +48,11 @@ def read_infer_head(scope: Scope) -> InferHead:
             accepted = value if accepted is None else accepted + b"," + value
         elif name == b"request-timeout":
             timeout = value
-        elif name == b"content-encoding" and value.strip().lower() not in PLAIN:
-            raise UnsupportedMediaTypeError(
-                "compressed bodies are not read here; send it plain", field="content-encoding"
-            )
-    return InferHead(length, _header_length(header_lengths), accepted, timeout)
+        elif name == b"content-encoding":
+            coding = value if coding is None else coding + b"," + value
+    return InferHead(
+        length, coding_of(coding or b""), _header_length(header_lengths), accepted, timeout
+    )
 
 
 def _header_length(given: set[bytes]) -> int | None:

@@ -11,12 +11,13 @@ import numpy.typing as npt
 from starlette.types import Receive, Scope, Send
 
 from softxent.evaluations import PER_LOGIT, Evaluation
-from softxent_client.wire import JSON, json_form, oip_form
+from softxent_client.wire import JSON, oip_form
+from softxent_client.wire.json_blocks import PARSING_BYTES, Reserve
 from softxent_client.wire.oip_form import Output, Placed, Request
 from softxent_client.wire.schema import check_booleans
 from softxent_service.http.admission import Patience
 from softxent_service.http.answers import Piece, send_answer
-from softxent_service.http.body import Buffer, Ceiling, Reader
+from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.bulk import bulk_of
 from softxent_service.http.errors import RegionError
@@ -74,7 +75,7 @@ class InferRoute:
                 seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
             )
             body = await self._reader.read(
-                scope, receive, head.content_length, self._ceiling(head), reservation, patience
+                scope, receive, head, self._ceiling(head), reservation, patience
             )
             timing.end_of(None)
             with Lease(self._regions) as lease:
@@ -112,24 +113,32 @@ class _Call:
     request: Request = field(init=False)
     parameters: Parameters = field(init=False)
 
-    def form(self, body: Buffer) -> Form:
+    def form(self, body: Body) -> Form:
         """Return how `body` is evaluated; a small one is read here and now."""
-        text_bytes = len(body) if self.head.header_length is None else self.head.header_length
-        if text_bytes > ON_LOOP_JSON or len(body) > ON_LOOP_BINARY:
-            decoding = json_form.DECODING_BYTES * text_bytes
-            return Form(lambda: self._decode(body), self._encode, decoding, small=False)
-        self._read(body)
+        if self._text_bytes(body) > ON_LOOP_JSON or len(body) > ON_LOOP_BINARY:
+            return Form(lambda reserve: self._decode(body, reserve), self._encode, small=False)
+        self._read(body, self.reservation.add)
         small = self.request.nbytes <= ON_LOOP_BINARY
-        return Form(lambda: self._question(len(body)), self._encode, 0, small=small)
+        return Form(self._question, self._encode, small=small)
 
-    def _decode(self, body: Buffer) -> Question:
-        self._read(body)
-        return self._question(len(body))
+    def _text_bytes(self, body: Body) -> int:
+        length = self.head.header_length
+        return len(body) if length is None else min(max(length, 0), len(body))
 
-    def _read(self, body: Buffer) -> None:
+    def _decode(self, body: Body, reserve: Reserve) -> Question:
+        self._read(body, reserve)
+        return self._question(reserve)
+
+    def _read(self, body: Body, reserve: Reserve) -> None:
         self.timing.end_of("queue")
-        limits = self.settings.limits
-        self.request = oip_form.decode(body, self.head.header_length, self.evaluation, limits)
+        limits, length = self.settings.limits, self.head.header_length
+        parsing = PARSING_BYTES * self._text_bytes(body)
+        reserve(parsing)
+        self.request = oip_form.decode(body.take(), length, self.evaluation, limits)
+        in_body = len(body) - self._text_bytes(body)
+        reserve(sum(tensor.nbytes for tensor in self.request.tensors.values()) - in_body - parsing)
+        if not in_body:
+            body.free()
         names = tuple(output.name for output in self.request.outputs)
         longest = self.settings.longest_timeout_seconds
         given = self.request.parameters
@@ -138,10 +147,11 @@ class _Call:
             self.patience.grant(self.parameters.seconds)
         self.timing.end_of("compute_input")
 
-    def _question(self, body_bytes: int) -> Question:
+    def _question(self, reserve: Reserve) -> Question:
         self.timing.end_of("queue")
         tensors = dict(self.request.tensors)
         for name, placed in self.request.placed.items():
+            reserve(0 if name in UNCOPIED else placed.region.size)
             tensors[name] = self._input(name, placed)
         logits = tensors["logits"]
         self.timing.rows = logits.size // max(1, logits.shape[-1])
@@ -149,7 +159,6 @@ class _Call:
             self.evaluation,
             tensors,
             self.parameters.options,
-            held=self._made(tensors, body_bytes),
             out=self._outputs(logits),
             as_text=[o.name for o in self.request.outputs if not (o.binary or o.region)],
         )
@@ -213,10 +222,3 @@ class _Call:
             self.reservation.add(len(piece))
             small.append(piece)
         return small
-
-    def _made(self, tensors: dict[str, Array], body_bytes: int) -> int:
-        """Return how many bytes of tensors are in memory of their own, and not in the body's."""
-        length = self.head.header_length
-        shared = 0 if length is None else body_bytes - length
-        shared += sum(tensors[name].nbytes for name in self.request.placed if name in UNCOPIED)
-        return sum(tensor.nbytes for tensor in tensors.values()) - shared

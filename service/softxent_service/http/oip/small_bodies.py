@@ -11,6 +11,7 @@ from softxent_client.wire import MalformedBodyError
 from softxent_service.http.admission import Patience
 from softxent_service.http.body import Ceiling, Reader
 from softxent_service.http.budget import Reservation
+from softxent_service.http.oip.head import read_infer_head
 from softxent_service.settings import Settings
 
 
@@ -22,20 +23,20 @@ async def read_object(request: Request, reader: Reader, settings: Settings) -> d
         LimitExceededError: it is over the limit of headers.
     """
     ceiling = Ceiling("header_bytes", settings.header_bytes)
-    announced = request.headers.get("content-length")
+    head = read_infer_head(request.scope)
     with Reservation(reader.budget) as reservation:
         body = await reader.read(
             request.scope,
             request.receive,
-            None if announced is None else announced.encode("latin-1"),
+            head,
             ceiling,
             reservation,
             Patience.of(settings.timeout_seconds),
         )
-        if not body:
+        if not len(body):
             return {}
         try:
-            members = orjson.loads(body)
+            members = orjson.loads(body.take())
         except orjson.JSONDecodeError:
             raise MalformedBodyError("the body is not JSON") from None
     if not isinstance(members, dict):
