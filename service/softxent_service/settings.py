@@ -24,8 +24,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _rooted(path: str) -> str:
-    if path and (not path.startswith("/") or path.endswith("/")):
+def _rooted(path: str | None) -> str | None:
+    if path is not None and (not path.startswith("/") or path.endswith("/")):
         raise ValueError("a base path begins with / and does not end with one")
     return path
 
@@ -56,8 +56,8 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(
         default=None, description="PEM file with the certificate's private key, unencrypted."
     )
-    base_path: Annotated[str, AfterValidator(_rooted)] = Field(
-        default="", description="Path that every route's may begin with, as /softxent."
+    base_path: Annotated[str | None, AfterValidator(_rooted)] = Field(
+        default=None, description="What paths of requests may begin with, as /softxent."
     )
     shared_memory: bool = Field(
         default=False,

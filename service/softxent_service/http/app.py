@@ -41,7 +41,7 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         version=softxent.__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
-        root_path=settings.base_path,
+        root_path=settings.base_path or "",
     )
     app.add_middleware(Draining)
     add_problem_handlers(app)
