@@ -6,10 +6,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv-peers/.ready
+OIP := .venv-oip/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits test-large test-peers lint fix bench bench-kernels accuracy demo
+.PHONY: help run test test-bits test-large test-peers test-oip lint fix bench bench-kernels accuracy demo
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -34,6 +35,11 @@ test-large: $(READY) ## evaluate one batch of more than 2^31 logits; takes 6 GB 
 test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/conventions.md
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
+
+test-oip: $(OIP) ## call the service with the Open Inference Protocol's own clients
+	@echo "test-oip: pytest tests/oip $(ARGS)"
+	@.venv-oip/bin/python -m pytest tests/oip \
+		$$(test -x .venv-oip/bin/perf_analyzer || echo --ignore=tests/oip/test_perf_analyzer.py) $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
@@ -92,4 +98,15 @@ $(PEERS): $(READY) tests/peers/requirements.txt
 	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-peers/shared.pth
 	@mv .venv-peers/shared.pth "$$(.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+	@touch $@
+
+# Those of the protocol's clients likewise: 450 MB. perf_analyzer is a program for glibc 2.38.
+$(OIP): $(READY) tests/oip/requirements.txt
+	@echo "setup: making .venv-oip with the clients of the Open Inference Protocol"
+	@$(BIN)/python -m venv --clear .venv-oip
+	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-oip/shared.pth
+	@mv .venv-oip/shared.pth "$$(.venv-oip/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
+	@.venv-oip/bin/python -m pip install --quiet --disable-pip-version-check -r tests/oip/requirements.txt
+	@.venv-oip/bin/python -m pip install --quiet --disable-pip-version-check "perf-analyzer>=2.58" 2> /dev/null \
+		|| echo "setup: perf-analyzer has no wheel for this system; its test is left out"
 	@touch $@

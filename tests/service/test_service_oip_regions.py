@@ -18,7 +18,6 @@ import pytest
 from service_support import assert_alive, assert_problem, batch
 from test_service_oip import INFER, native, post, results
 
-from conftest import running_service
 from oip_bodies import Array, as_bytes, described, message
 
 SYSTEM = "/v2/systemsharedmemory"
@@ -41,10 +40,9 @@ class Shared:
 Make = Callable[[int], Shared]
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running_service("--shared-memory") as started:
-        yield started
+@pytest.fixture
+def url(shared_memory_url: str) -> str:
+    return shared_memory_url
 
 
 @pytest.fixture
@@ -266,7 +264,9 @@ def test_regions_that_shrink_while_they_are_used(url: str, make: Make, side: str
         memory = mmap.mmap(shared.descriptor, shared.size)
         np.ndarray(logits.shape, logits.dtype, memory)[:] = logits if side == "input" else 0
         register(url, "r", shared)
-        inputs, sent, outputs = {}, dict(tensors), [{"name": "loss"}]
+        inputs: dict[str, Any] = {}
+        outputs: list[Any] = [{"name": "loss"}]
+        sent = dict(tensors)
         if side == "output":
             outputs = [{"name": "gradient", "parameters": place("r", logits.nbytes)}]
         else:

@@ -113,7 +113,10 @@ def test_outputs_are_json_unless_asked_for_as_bytes() -> None:
 
 
 def test_what_one_output_says_overrides_what_all_say() -> None:
-    given = [{"name": "gradient"}, {"name": "loss", "parameters": {"binary_data": False}}]
+    given: list[Any] = [
+        {"name": "gradient"},
+        {"name": "loss", "parameters": {"binary_data": False}},
+    ]
     assert outputs([], binary_data_output=True) == (Output("loss", True), Output("gradient", True))
     assert outputs(given, binary_data_output=True) == (
         Output("gradient", True),

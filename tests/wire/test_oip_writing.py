@@ -14,7 +14,11 @@ from softxent_client.wire import oip_form
 from softxent_client.wire.oip_form import Encoded, Output, Region, Request
 
 LOSS = np.array([0.1, np.nan, np.inf, -np.inf], np.float32)
-RESULTS = {"loss": LOSS, "gradient": np.arange(8, dtype=np.float32).reshape(4, 2), "count": 4}
+RESULTS: dict[str, Any] = {
+    "loss": LOSS,
+    "gradient": np.arange(8, dtype=np.float32).reshape(4, 2),
+    "count": 4,
+}
 
 
 def written(results: dict[str, Any], *outputs: Output, **rest: Any) -> Encoded:
