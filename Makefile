@@ -6,11 +6,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv-peers/.ready
-OIP := .venv-oip/.ready
+PROOFS := .venv-proofs/.ready
+HTTP_PEERS := $(patsubst benchmarks/http_peers/%.txt,.venv-http/%/.ready,$(wildcard benchmarks/http_peers/*.txt))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits test-large test-peers test-oip lint fix bench bench-kernels accuracy demo
+# Every verb that tells what it does.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -36,10 +38,14 @@ test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
 
-test-oip: $(OIP) ## call the service with the Open Inference Protocol's own clients
+test-oip: .venv-oip/.ready ## call the service with the Open Inference Protocol's own clients
 	@echo "test-oip: pytest tests/oip $(ARGS)"
 	@.venv-oip/bin/python -m pytest tests/oip \
 		$$(test -x .venv-oip/bin/perf_analyzer || echo --ignore=tests/oip/test_perf_analyzer.py) $(ARGS)
+
+test-proofs: $(PROOFS) ## overload, cut off, stop and fuzz a running service; takes half an hour
+	@echo "test-proofs: pytest tests/proofs -s $(ARGS)"
+	@.venv-proofs/bin/python -m pytest tests/proofs -s $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
@@ -66,6 +72,10 @@ bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, b
 	@echo "bench-kernels: benchmarks/kernel_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/kernel_times.py $(ARGS)
 
+bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks; ARGS="--quick" for a first look
+	@echo "bench-http: benchmarks/http_times.py $(ARGS)"
+	@.venv-peers/bin/python benchmarks/http_times.py $(ARGS)
+
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
 	@.venv-peers/bin/python benchmarks/accuracy.py --write $(ARGS)
@@ -90,23 +100,22 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The libraries compared with stay out of the lock: gigabytes that only this needs. What .venv has is
-# shared, and shared first, so that nothing is installed twice.
-$(PEERS): $(READY) tests/peers/requirements.txt
-	@echo "setup: making .venv-peers with the libraries to compare with"
-	@$(BIN)/python -m venv --clear .venv-peers
-	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-peers/shared.pth
-	@mv .venv-peers/shared.pth "$$(.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+# The libraries compared with stay out of the lock: gigabytes that only this needs. So do tools that
+# only the proofs use. What .venv has is shared, and shared first, so that nothing is installed twice.
+.venv-%/.ready: $(READY) tests/%/requirements.txt
+	@echo "setup: making .venv-$* with what tests/$*/requirements.txt names"
+	@$(BIN)/python -m venv --clear .venv-$*
+	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-$*/shared.pth
+	@mv .venv-$*/shared.pth "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r tests/$*/requirements.txt
 	@touch $@
 
-# Those of the protocol's clients likewise: 450 MB. perf_analyzer is a program for glibc 2.38.
-$(OIP): $(READY) tests/oip/requirements.txt
-	@echo "setup: making .venv-oip with the clients of the Open Inference Protocol"
-	@$(BIN)/python -m venv --clear .venv-oip
-	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-oip/shared.pth
-	@mv .venv-oip/shared.pth "$$(.venv-oip/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
-	@.venv-oip/bin/python -m pip install --quiet --disable-pip-version-check -r tests/oip/requirements.txt
-	@.venv-oip/bin/python -m pip install --quiet --disable-pip-version-check "perf-analyzer>=2.58" 2> /dev/null \
-		|| echo "setup: perf-analyzer has no wheel for this system; its test is left out"
+# Serving stacks pin what they need, so each has an environment of its own; torch alone is shared.
+.venv-http/%/.ready: export UV_PYTHON_DOWNLOADS := never
+.venv-http/%/.ready: benchmarks/http_peers/%.txt $(PEERS)
+	@echo "setup: making .venv-http/$* with a serving stack to compare with"
+	@$(BIN)/python -m venv --clear .venv-http/$*
+	@$(BIN)/python -m uv pip install --quiet --python .venv-http/$*/bin/python -r $<
+	@.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])' > .venv-http/torch.pth
+	@mv .venv-http/torch.pth "$$(.venv-http/$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
 	@touch $@

@@ -1,6 +1,7 @@
-"""A load generator: sends one request over and over on some connections, prints answers a second.
+"""A load generator: sends one request over and over on some connections for some seconds.
 
-The request comes on standard input, whole. All answers must be 200 and as long as the first.
+The request comes on standard input, whole. All answers must be 200. Printed are answers a second,
+the median of the seconds that an answer takes, and their 99th percentile.
 """
 
 from __future__ import annotations
@@ -9,64 +10,111 @@ import argparse
 import asyncio
 import subprocess
 import sys
+import time
 from contextlib import closing
-from functools import partial
+from dataclasses import dataclass
 from typing import cast
 
-from raw import RawConnection
+import numpy as np
+from raw import RawConnection, answer_bytes
 from servers import HOST
 
 
-class Repeater(asyncio.Protocol):
-    """One connection; has one request on the way at any time."""
+@dataclass(frozen=True)
+class Load:
+    """What a server did: answers a second, and the seconds that one takes."""
 
-    def __init__(self, request: bytes, answer_bytes: int) -> None:
-        self.answers = 0
+    a_second: float
+    median: float
+    p99: float
+
+
+class Repeater(asyncio.Protocol):
+    """One connection at a time; has one request on the way at any time.
+
+    Where a server closes the connection, as some do after so many requests, it takes another.
+    """
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.seconds: list[float] = []
+        self._port = port
         self._request = request
-        self._answer_bytes = answer_bytes
-        self._received = 0
+        self._stopped = False
+        self._head = b""
+        self._missing: int | None = None
+        self._began = 0.0
+
+    async def connect(self) -> None:
+        """Connect and send the first request."""
+        await asyncio.get_running_loop().create_connection(lambda: self, HOST, self._port)
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped = True
+        self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(self._request)
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if not self._stopped:
+            self._again = asyncio.ensure_future(self.connect())
 
     def data_received(self, data: bytes) -> None:
-        if self._received == 0 and not data.startswith(b"HTTP/1.1 200 "):
-            sys.exit(f"an answer was not 200: {data[:80]!r}")
-        self._received += len(data)
-        if self._received == self._answer_bytes:
-            self._received = 0
-            self.answers += 1
-            self._transport.write(self._request)
+        if self._missing is None:
+            data = self._head + data
+            self._head = data
+            self._missing = _answer_bytes(data)
+        if self._missing is None:
+            return
+        self._missing -= len(data)
+        if self._missing == 0:
+            self.seconds.append(time.perf_counter() - self._began)
+            self._send()
+
+    def _send(self) -> None:
+        self._head, self._missing = b"", None
+        self._began = time.perf_counter()
+        self._transport.write(self._request)
 
 
-def requests_a_second(port: int, request: bytes, connections: int, seconds: float) -> float:
-    """Return how many requests a server answers in a second; measured in a process of its own."""
+def _answer_bytes(head: bytes) -> int | None:
+    try:
+        return answer_bytes(head)
+    except RuntimeError as error:
+        # The loop takes any other error for the connection's own and goes on.
+        sys.exit(str(error))
+
+
+def offer(port: int, request: bytes, connections: int, seconds: float) -> Load:
+    """Offer a server one request on some connections; measured in a process of its own."""
     numbers = [str(port), str(connections), str(seconds)]
     command = [sys.executable, __file__, *numbers]
     done = subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True)
-    return float(done.stdout)
+    return Load(*map(float, done.stdout.split()))
 
 
-async def measure(port: int, request: bytes, connections: int, seconds: float) -> float:
-    """Return answers a second over all connections."""
+async def measure(port: int, request: bytes, connections: int, seconds: float) -> Load:
+    """Return answers a second over all connections, and how long they take."""
     loop = asyncio.get_running_loop()
-    with closing(RawConnection(port)) as connection:
-        answer_bytes = connection.post([request])
-    repeaters = [Repeater(request, answer_bytes) for _ in range(connections)]
+    with closing(RawConnection(port, memoryview(bytearray(1 << 20)))) as connection:
+        connection.post([request])
+    repeaters = [Repeater(port, request) for _ in range(connections)]
     for repeater in repeaters:
-        await loop.create_connection(partial(_same, repeater), HOST, port)
-    before, began = sum(made.answers for made in repeaters), loop.time()
+        await repeater.connect()
+    starts, began = [len(made.seconds) for made in repeaters], loop.time()
     await asyncio.sleep(seconds)
-    return (sum(made.answers for made in repeaters) - before) / (loop.time() - began)
-
-
-def _same(repeater: Repeater) -> Repeater:
-    return repeater
+    over = loop.time() - began
+    pairs = zip(repeaters, starts, strict=True)
+    taken = np.concatenate([made.seconds[start:] for made, start in pairs])
+    for repeater in repeaters:
+        repeater.stop()
+    return Load(len(taken) / over, *np.percentile(taken, [50, 99]))
 
 
 def main() -> None:
-    """Measure once and print the figure."""
+    """Measure once and print the figures."""
     import uvloop
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -75,7 +123,8 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     given = parser.parse_args()
     request = sys.stdin.buffer.read()
-    print(uvloop.run(measure(given.port, request, given.connections, given.seconds)))
+    load = uvloop.run(measure(given.port, request, given.connections, given.seconds))
+    print(load.a_second, load.median, load.p99)
 
 
 if __name__ == "__main__":

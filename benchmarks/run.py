@@ -1,7 +1,8 @@
 """Prints every table: first the kernels beside their peers, then what HTTP adds.
 
 Nothing else should run meanwhile. torch is a peer, not a dependency: `make bench` keeps it in an
-environment of its own; without it the tables say so.
+environment of its own; without it the tables say so. So they do without the serving stacks that
+`make bench-http` sets up.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import os
 import platform
 
+import http_times
 import kernel_times
 import numba
 import numpy as np
-import over_http
 from tables import print_table
 
 import softxent
@@ -40,4 +41,4 @@ def _processor() -> str:
 if __name__ == "__main__":
     machine()
     kernel_times.main([])
-    over_http.main([])
+    http_times.main([])

@@ -1,34 +1,75 @@
-"""The servers that are measured: ours and bare ones beside it, each in a process of its own."""
+"""The servers that are measured: ours, bare ones and peers, each in a process group of its own."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 HOST = "127.0.0.1"
-BARE = str(Path(__file__).with_name("bare.py"))
+HERE = Path(__file__).resolve().parent
+PEERS = HERE / "http_peers"
+ENVIRONMENTS = HERE.parent / ".venv-http"
 READY_SECONDS = 240
 """The first start on a machine compiles every kernel."""
 
+QUIET = {"BENTOML_DO_NOT_TRACK": "true", "DO_NOT_TRACK": "1"}
+"""Peers are told to tell nobody that they run."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: the port that it listens on, the process that was started."""
+
+    port: int
+    pid: int
+
+
+Ready = Callable[[int], bool]
+
 
 @contextmanager
-def service() -> Iterator[int]:
-    """Start `softxent serve`; yield its port once every kernel is loaded; end it."""
-    command = ["-m", "softxent_service.cli", "serve", "--log-level", "warning"]
-    with _process(command, is_ready) as port:
-        yield port
+def service(*flags: str) -> Iterator[Server]:
+    """Start `softxent serve` with flags; yield it once every kernel is loaded; end it."""
+    serve = ["-m", "softxent_service.cli", "serve", "--log-level", "warning", *flags]
+    with _running([sys.executable, *serve], is_ready) as server:
+        yield server
 
 
 @contextmanager
-def bare(name: str) -> Iterator[int]:
-    """Start one of the servers of bare.py; yield its port once it listens; end it."""
-    with _process([BARE, name], listens) as port:
-        yield port
+def bare(name: str) -> Iterator[Server]:
+    """Start one of the servers of bare.py; yield it once it listens; end it."""
+    with _running([sys.executable, str(HERE / "bare.py"), name], listens) as server:
+        yield server
+
+
+@contextmanager
+def peer(name: str, ready: Ready) -> Iterator[Server]:
+    """Start one of the servers of http_peers; yield it once it is ready; end it."""
+    command = [python_of(name), f"{name}_server.py"]
+    if name == "bentoml":
+        command[1:] = ["-m", "bentoml", "serve", "bentoml_server:CrossEntropy", "--host", HOST]
+    with _running(command, ready, cwd=PEERS, env={**os.environ, **QUIET}) as server:
+        yield server
+
+
+def python_of(name: str) -> str:
+    """Return the Python of a peer's environment."""
+    return str(ENVIRONMENTS / name / "bin" / "python")
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether a peer's environment has been made."""
+    return Path(python_of(name)).exists()
 
 
 def listens(port: int) -> bool:
@@ -48,26 +89,45 @@ def is_ready(port: int) -> bool:
 
 
 @contextmanager
-def _process(command: list[str], ready: Callable[[int], bool]) -> Iterator[int]:
+def _running(
+    command: list[str],
+    ready: Ready,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     with socket.create_server((HOST, 0)) as probe:
         port = probe.getsockname()[1]
-    whole = [sys.executable, *command, "--port", str(port)]
-    process = subprocess.Popen(whole, start_new_session=True)
-    try:
-        _wait(process, ready, port)
-        yield port
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            start_new_session=True,
+            cwd=cwd,
+            env=env,
+            stdout=log,
+            stderr=log,
+        )
         try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _wait(process, ready, port, log)
+            yield Server(port, process.pid)
+        finally:
+            _end(process)
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Callable[[int], bool], port: int) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server, and what is left of its group: some leave their workers behind."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=30)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Ready, port: int, log: IO[bytes]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while not ready(port):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args!r} did not start")
+            log.seek(0)
+            said = log.read()[-2000:].decode(errors="replace")
+            raise RuntimeError(f"{process.args!r} did not start:\n{said}")
         time.sleep(0.05)

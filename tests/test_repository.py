@@ -24,10 +24,12 @@ VERBS = (
     "test-large",
     "test-peers",
     "test-oip",
+    "test-proofs",
     "lint",
     "fix",
     "bench",
     "bench-kernels",
+    "bench-http",
     "accuracy",
     "demo",
 )

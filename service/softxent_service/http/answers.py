@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.types import Scope, Send
 
+from softxent_service.http.budget import Reservation
 from softxent_service.http.bulk import bulk_of
 
 Piece = bytes | memoryview
@@ -23,11 +24,13 @@ async def send_answer(
     send: Send,
     media_type: bytes,
     pieces: Sequence[Piece],
+    moved: Callable[[int], None],
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send status 200 and the pieces, each waiting until the transport takes more.
 
-    Where the connection offers `Bulk`, the memory of the pieces is free to be used again after.
+    `moved` is told of bytes of a large answer that the transport took. Where the connection offers
+    `Bulk`, the memory of the pieces is free to be used again after.
     """
     size = sum(len(piece) for piece in pieces)
     await send(
@@ -43,7 +46,7 @@ async def send_answer(
     )
     if size > JOINED_BYTES:
         for piece in pieces:
-            await _send_slices(send, memoryview(piece))
+            await _send_slices(send, memoryview(piece), moved)
         if (bulk := bulk_of(scope)) is not None:
             await bulk.flush()
         await send({"type": "http.response.body", "body": b""})
@@ -52,7 +55,25 @@ async def send_answer(
         await send({"type": "http.response.body", "body": body})
 
 
-async def _send_slices(send: Send, view: memoryview) -> None:
+async def deliver(
+    scope: Scope,
+    send: Send,
+    media_type: bytes,
+    pieces: Sequence[Piece],
+    reservation: Reservation,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send an answer out of the call's own memory, and let later calls have that."""
+    if (bulk := bulk_of(scope)) is None:
+        await send_answer(scope, send, media_type, pieces, reservation.moved, headers)
+        return
+    with reservation.moving(bulk.abort):
+        await send_answer(scope, send, media_type, pieces, reservation.moved, headers)
+    reservation.hand_back()
+
+
+async def _send_slices(send: Send, view: memoryview, moved: Callable[[int], None]) -> None:
     for start in range(0, len(view), PIECE_BYTES):
         body = view[start : start + PIECE_BYTES]
         await send({"type": "http.response.body", "body": body, "more_body": True})
+        moved(len(body))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.types import Receive, Scope
 
@@ -24,12 +25,15 @@ from softxent_service.http.errors import (
 
 Buffer = bytes | memoryview
 
-LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
-"""Bytes that are reserved and waited for at a time: as many as have come, within these bounds. So
-a client that announces much and sends little holds little."""
+T = TypeVar("T")
+Reserve = Callable[[int], Awaitable[None]]
 
-BORROWED_FROM = 1 << 20
-"""Bytes that must have come before a kept buffer is lent, all of whose pages exist already."""
+LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
+"""Bytes that are waited for at a time: as many as have come, within these bounds."""
+
+FIRST_BYTES = 1 << 20
+"""These are reserved as they come, so that a client that announces much and sends little holds
+little; then all the rest of what is announced. Bodies of no more do not stand in line."""
 
 
 class Head(Protocol):
@@ -115,8 +119,8 @@ class Reader:
         """Return the whole body: `bytes` if it came plain in one message, else a writable view.
 
         Nothing is allocated before the Content-Length is checked, and nothing is zeroed: a new
-        buffer's pages come into being as bytes arrive, and so does their reservation. A coded body
-        is held against the same ceiling before and after it is unpacked.
+        buffer's pages come into being as bytes arrive. A coded body is held against the same
+        ceiling before and after it is unpacked.
 
         Raises:
             LimitExceededError: the body is, or is announced to be, over the ceiling.
@@ -139,13 +143,13 @@ class Reader:
                     patience.check()
                     ceiling.check(len(piece))
                     _check_length(len(piece), length)
-                    reservation.add(len(piece))
+                    await reservation.grow(len(piece))
                     return Body(piece, reservation)
                 source: Source = _Plain(scope, receive, piece, more=more)
                 if head.coding is not None:
                     source, length = Unpacked(source, head.coding), None
                 arrival = _Arrival(source, pace, timer, reservation)
-                with self.budget.receiving(reservation, arrival.interrupt):
+                with self.budget.moving(reservation, arrival.interrupt):
                     return Body(await arrival.whole(length, ceiling), reservation)
         except TimeoutError:
             if reservation.given_up:
@@ -228,21 +232,10 @@ class _Arrival:
 
     async def whole(self, length: int | None, ceiling: Ceiling) -> memoryview:
         """Return all of it."""
-        most = ceiling.limit if length is None else length
-        # Of an unknown length as well: pages that nothing is written to take no memory.
-        buffer = buffers.fresh(most)
-        borrowed, used, got = False, 0, 1
-        while got and used < most:
-            if length is not None and not borrowed and used >= BORROWED_FROM:
-                buffer, borrowed = self._borrowed(buffer, used)
-            step = min(max(used, LEAST_STEP), LARGEST_STEP, most - used)
-            # What was unpacked lately is held twice, where the decoder looks back at it.
-            times = 0 if borrowed else 2 if used < self._source.window else 1
-            await self._reserve(times * step)
-            self._wait(self._pace.seconds(self._source.received))
-            got = await self._source.fill(buffer[used : used + step])
-            self._reservation.add(times * (got - step))
-            used += got
+        if length is None:
+            buffer, used = await self._of_unknown_length(ceiling.limit)
+        else:
+            buffer, used = await self._of_known_length(length)
         if await self._source.fill(memoryview(bytearray(1))):
             ceiling.check(used + 1)
             _check_length(used + 1, length)
@@ -251,21 +244,47 @@ class _Arrival:
             self._reservation.buffer = buffer
         return buffer[:used]
 
-    def _borrowed(self, buffer: memoryview, used: int) -> tuple[memoryview, bool]:
-        kept = self._reservation.borrow(len(buffer))
-        if kept is None:
-            return buffer, False
-        kept[:used] = buffer[:used]
-        self._reservation.add(-used)
-        return kept, True
+    async def _of_unknown_length(self, most: int) -> tuple[memoryview, int]:
+        # Pages that nothing is written to take no memory.
+        buffer = buffers.fresh(most)
+        used = await self._fill(buffer[:FIRST_BYTES], 0, self._reservation.grow)
+        return buffer, await self._fill(buffer, used, self._reservation.claim)
 
-    async def _reserve(self, size: int) -> None:
-        if not size:
-            return
+    async def _of_known_length(self, length: int) -> tuple[memoryview, int]:
+        reservation = self._reservation
+        reserve = reservation.grow if length <= FIRST_BYTES else reservation.claim
+        buffer = buffers.fresh(min(length, FIRST_BYTES))
+        used = await self._fill(buffer, 0, reserve)
+        if used < len(buffer) or used == length:
+            return buffer, used
+        whole = await self._in_line(reservation.claim_whole(length))
+        whole[:used] = buffer
+        return whole, await self._fill(whole[:length], used, None)
+
+    async def _fill(self, buffer: memoryview, used: int, reserve: Reserve | None) -> int:
+        """Fill `buffer` from `used` on; return where the body or the buffer ends."""
+        got = 1
+        while got and used < len(buffer):
+            step = min(max(used, LEAST_STEP), LARGEST_STEP, len(buffer) - used)
+            # What was unpacked lately is held twice, where the decoder looks back at it.
+            times = 2 if used < self._source.window else 1
+            if reserve is not None:
+                await self._in_line(reserve(times * step))
+            self._wait(self._pace.seconds(self._source.received))
+            got = await self._source.fill(buffer[used : used + step])
+            if reserve is not None:
+                self._reservation.add(times * (got - step))
+            self._reservation.moved(got)
+            used += got
+        return used
+
+    async def _in_line(self, claim: Awaitable[T]) -> T:
+        """Wait for memory, which is no time of the client's."""
         self._wait(self._pace.patience.left())
         began = time.monotonic()
-        await self._reservation.grow(size)
+        claimed = await claim
         self._pace.pause(time.monotonic() - began)
+        return claimed
 
     def _wait(self, seconds: float) -> None:
         if not self._reservation.given_up:

@@ -20,10 +20,9 @@ from softxent_client.wire import (
 )
 from softxent_client.wire.json_blocks import Reserve
 from softxent_service.http.admission import Patience
-from softxent_service.http.answers import Piece, send_answer
+from softxent_service.http.answers import Piece, deliver
 from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
-from softxent_service.http.bulk import bulk_of
 from softxent_service.http.evaluating import (
     ON_LOOP_BINARY,
     ON_LOOP_JSON,
@@ -65,9 +64,8 @@ class EvaluationRoute:
             body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
             form = form_of(body, query, head, self._limits)
             pieces = await self._evaluating.answer(form, reservation, patience, receive)
-            await send_answer(scope, send, head.answer_form.encode(), pieces)
-            if bulk_of(scope) is not None:
-                reservation.hand_back()
+            media_type = head.answer_form.encode()
+            await deliver(scope, send, media_type, pieces, reservation)
 
 
 def ceilings(limits: Limits) -> dict[str, Ceiling]:

@@ -58,7 +58,7 @@ class ExplainRoute:
             text = await self._gate.run(
                 lambda: answer(body, settings.limits, reservation), patience, receive
             )
-            await send_answer(scope, send, JSON.encode(), [text])
+            await send_answer(scope, send, JSON.encode(), [text], reservation.moved)
 
 
 def answer(body: Body, limits: Limits, reservation: Reservation) -> bytes:

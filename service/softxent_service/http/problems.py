@@ -110,6 +110,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, library.SoftxentError)
+    # The frames of its traceback hold the call's body, until the refusal is sent.
+    error.__traceback__ = error.__context__ = None
     return problem_of(error)
 
 

@@ -17,11 +17,13 @@ from types import FrameType
 
 import uvicorn
 
+from softxent_service.http.answers import PIECE_BYTES
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
 from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.http.workers import Supervisor
+from softxent_service.machine import give_freed_memory_back
 from softxent_service.settings import Settings
 
 logger = logging.getLogger("softxent")
@@ -59,6 +61,7 @@ def _work(settings: Settings, listener: socket.socket, ready: Connection, at_onc
 def _serve(
     settings: Settings, listener: socket.socket, when_ready: Callable[[], None], *, at_once: bool
 ) -> None:
+    give_freed_memory_back()
     readiness = Readiness()
     server = _Server(_config(settings, readiness), readiness, settings.drain_seconds)
     # uvicorn puts these back and raises the signal again once it has stopped.
@@ -142,9 +145,12 @@ def _url(listener: socket.socket, settings: Settings) -> str:
 
 def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
+    # As a body: silent for so long, or that much behind the least rate.
+    answer_seconds = settings.body_idle_seconds + PIECE_BYTES / settings.body_bytes_per_second
+    bounds = Bounds(settings.request_head_bytes, settings.connections, answer_seconds)
     return uvicorn.Config(
         create_app(settings, readiness),
-        http=protocol(Bounds(settings.request_head_bytes, settings.connections)),  # type: ignore[arg-type]
+        http=protocol(bounds),  # type: ignore[arg-type]
         loop="auto",
         ws="none",
         lifespan="off",

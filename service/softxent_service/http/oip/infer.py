@@ -16,10 +16,9 @@ from softxent_client.wire.json_blocks import PARSING_BYTES, Reserve
 from softxent_client.wire.oip_form import Output, Placed, Request
 from softxent_client.wire.schema import check_booleans
 from softxent_service.http.admission import Patience
-from softxent_service.http.answers import Piece, send_answer
+from softxent_service.http.answers import Piece, deliver
 from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
-from softxent_service.http.bulk import bulk_of
 from softxent_service.http.errors import RegionError
 from softxent_service.http.evaluating import (
     ON_LOOP_BINARY,
@@ -82,9 +81,8 @@ class InferRoute:
                 call = _Call(self._evaluation, settings, head, lease, reservation, patience, timing)
                 form = call.form(body)
                 pieces = await self._evaluating.answer(form, reservation, patience, receive)
-            await send_answer(scope, send, call.media_type.encode(), pieces, call.headers)
-            if bulk_of(scope) is not None:
-                reservation.hand_back()
+            media_type = call.media_type.encode()
+            await deliver(scope, send, media_type, pieces, reservation, call.headers)
 
     def _ceiling(self, head: InferHead) -> Ceiling:
         limits = self._settings.limits
