@@ -38,6 +38,11 @@ test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
 
+test-oip: .venv-oip/.ready ## call the service with the Open Inference Protocol's own clients
+	@echo "test-oip: pytest tests/oip $(ARGS)"
+	@.venv-oip/bin/python -m pytest tests/oip \
+		$$(test -x .venv-oip/bin/perf_analyzer || echo --ignore=tests/oip/test_perf_analyzer.py) $(ARGS)
+
 test-proofs: $(PROOFS) ## overload, cut off, stop and fuzz a running service; takes half an hour
 	@echo "test-proofs: pytest tests/proofs -s $(ARGS)"
 	@.venv-proofs/bin/python -m pytest tests/proofs -s $(ARGS)

@@ -66,6 +66,13 @@ def strained_service_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def shared_memory_url() -> Iterator[str]:
+    """A service that clients may share memory with, and that answers below /base as well."""
+    with running_service("--shared-memory", "--base-path=/base") as url:
+        yield url
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Service]]:
     """Starts services of a test's own, and ends what it leaves running."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from softxent import OUTPUTS, Options
-from softxent.errors import OutputBufferError, SoftxentError
+from softxent.errors import SoftxentError
 from softxent.evaluations import EVALUATIONS
 from softxent_client.wire import MEDIA_TYPES, safetensors_form
 from softxent_client.wire.errors import WireError
@@ -26,12 +26,15 @@ from softxent_service.http.readiness import Readiness
 from softxent_service.settings import Settings
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+PROTOCOL = (Path(__file__).resolve().parents[1] / "docs/open-inference.md").read_text(
+    encoding="utf-8"
+)
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def table(first: str) -> list[list[str]]:
+def table(first: str, text: str = README) -> list[list[str]]:
     """The rows of the table whose header begins with `first`, without the marks of code."""
-    lines = README[README.index(f"| {first} |") :].splitlines()
+    lines = text[text.index(f"| {first} |") :].splitlines()
     rows = lines[2 : lines.index("")]
     return [[cell.strip().strip("`") for cell in row.strip("|").split(" | ")] for row in rows]
 
@@ -73,6 +76,7 @@ def test_the_problem_document_shown_is_the_one_sent(service_url: str) -> None:
 
 def test_every_route_exists_and_none_is_left_out() -> None:
     shown = {tuple(row[0].split()) for row in table("route")} - {("GET", "/docs")}
+    shown |= {tuple(row[0].split()) for row in table("route", PROTOCOL)}
     paths = create_app(Settings(), Readiness()).openapi()["paths"]
     assert shown == {(method.upper(), path) for path, item in paths.items() for method in item}
 
@@ -100,7 +104,7 @@ def subclasses(cls: type[SoftxentError]) -> Iterator[type[SoftxentError]]:
 
 def test_errors_and_their_statuses() -> None:
     abstract = {SoftxentError, WireError, HttpError}
-    never_sent = {OutputBufferError, ClientGoneError}
+    never_sent = {ClientGoneError}
     sent = {
         cls.slug: str(status_of(cls))
         for cls in subclasses(SoftxentError)

@@ -23,6 +23,7 @@ VERBS = (
     "test-bits",
     "test-large",
     "test-peers",
+    "test-oip",
     "test-proofs",
     "lint",
     "fix",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from softxent_client.wire import Limits
@@ -21,6 +22,20 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _rooted(path: str | None) -> str | None:
+    if path is not None and (not path.startswith("/") or path.endswith("/")):
+        raise ValueError("a base path begins with / and does not end with one")
+    return path
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(BaseSettings):
@@ -40,6 +55,13 @@ class Settings(BaseSettings):
     )
     tls_key: Path | None = Field(
         default=None, description="PEM file with the certificate's private key, unencrypted."
+    )
+    base_path: Annotated[str | None, AfterValidator(_rooted)] = Field(
+        default=None, description="What paths of requests may begin with, as /softxent."
+    )
+    shared_memory: bool = Field(
+        default=False,
+        description="Let clients of this machine keep tensors in shared memory.",
     )
     workers: int = Field(
         default=1,
@@ -130,6 +152,14 @@ class Settings(BaseSettings):
     def _both_or_none(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key are given together or not at all")
+        return self
+
+    @model_validator(mode="after")
+    def _only_here(self) -> Self:
+        if self.shared_memory and not self.uds and not is_loopback(self.host):
+            raise ValueError("shared_memory is for this machine: listen on loopback or with uds")
+        if self.shared_memory and self.workers > 1:
+            raise ValueError("shared_memory is registered with one process: set workers to 1")
         return self
 
     @property

@@ -50,6 +50,14 @@ def kernel(function: Callable[..., Any], signature: Any, *, parallel: bool = Fal
     return dispatcher
 
 
+def callback(function: Callable[..., Any], signature: Any) -> Any:
+    """Compile `function` for callers in C, which its attribute `address` is for; it is not cached.
+
+    It must outlive them, and neither raise nor touch objects of Python's.
+    """
+    return numba.cfunc(signature)(function)
+
+
 def address_of(dispatcher: Any) -> int:
     """Return where the machine code of a kernel begins."""
     (compiled,) = dispatcher.overloads.values()

@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from softxent_client.wire import json_form, safetensors_form
-from softxent_client.wire.errors import LimitExceededError, MalformedBodyError, WireError
+from softxent_client.wire import json_form, oip_form, safetensors_form
+from softxent_client.wire.errors import (
+    LimitExceededError,
+    MalformedBodyError,
+    NotSupportedError,
+    UnknownNameError,
+    WireError,
+)
 from softxent_client.wire.limits import Limits
 from softxent_client.wire.schema import REQUEST, RESPONSE, Schema
 
@@ -28,9 +34,12 @@ __all__ = [
     "LimitExceededError",
     "Limits",
     "MalformedBodyError",
+    "NotSupportedError",
     "Schema",
+    "UnknownNameError",
     "WireError",
     "json_form",
+    "oip_form",
     "result_tensors",
     "results_of",
     "safetensors_form",

@@ -46,6 +46,11 @@ class Patience:
         """Return the patience that begins now."""
         return cls(seconds, time.monotonic() + seconds)
 
+    def grant(self, seconds: float) -> None:
+        """Let the call take this long instead, from when its head had been read."""
+        self.deadline += seconds - self.seconds
+        self.seconds = seconds
+
     def left(self) -> float:
         """Return how many seconds are left; 0 also for less than a timer can tell."""
         seconds = self.deadline - time.monotonic()

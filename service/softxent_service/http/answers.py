@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import Scope, Send
 
+from softxent_service.http.budget import Reservation
 from softxent_service.http.bulk import bulk_of
 
 Piece = bytes | memoryview
@@ -24,6 +25,7 @@ async def send_answer(
     media_type: bytes,
     pieces: Sequence[Piece],
     moved: Callable[[int], None],
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send status 200 and the pieces, each waiting until the transport takes more.
 
@@ -35,7 +37,11 @@ async def send_answer(
         {
             "type": "http.response.start",
             "status": 200,
-            "headers": [(b"content-type", media_type), (b"content-length", b"%d" % size)],
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", b"%d" % size),
+                *headers,
+            ],
         }
     )
     if size > JOINED_BYTES:
@@ -47,6 +53,23 @@ async def send_answer(
     else:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         await send({"type": "http.response.body", "body": body})
+
+
+async def deliver(
+    scope: Scope,
+    send: Send,
+    media_type: bytes,
+    pieces: Sequence[Piece],
+    reservation: Reservation,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send an answer out of the call's own memory, and let later calls have that."""
+    if (bulk := bulk_of(scope)) is None:
+        await send_answer(scope, send, media_type, pieces, reservation.moved, headers)
+        return
+    with reservation.moving(bulk.abort):
+        await send_answer(scope, send, media_type, pieces, reservation.moved, headers)
+    reservation.hand_back()
 
 
 async def _send_slices(send: Send, view: memoryview, moved: Callable[[int], None]) -> None:

@@ -15,6 +15,7 @@ from softxent_service.http.draining import Draining
 from softxent_service.http.evaluating import Evaluating
 from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.fixtures import fixture_routes
+from softxent_service.http.oip.routes import protocol
 from softxent_service.http.openapi import describe_routes
 from softxent_service.http.problems import add_problem_handlers
 from softxent_service.http.readiness import Readiness
@@ -40,9 +41,11 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         version=softxent.__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
+        root_path=settings.base_path or "",
     )
     app.add_middleware(Draining)
     add_problem_handlers(app)
+    served = protocol(evaluating, reader, settings)
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     app.include_router(fixture_routes(["GET", "HEAD"]))
     # First, so that no other route is tried before it.
@@ -60,10 +63,11 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
             explain.ExplainRoute(gate, reader, settings),
             methods=["POST"],
         ),
+        *served.routes,
     ]
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
     documented = [small_routes(settings, readiness, ["GET"]), fixture_routes(["GET"])]
     routes = [route for router in documented for route in router.routes]
-    document = describe_routes(app, routes, settings.limits)
+    document = describe_routes(app, routes, served.documented, settings.limits)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.types import Receive, Scope
 
@@ -22,7 +22,6 @@ from softxent_service.http.errors import (
     ClientGoneError,
     OverloadedError,
 )
-from softxent_service.http.negotiation import Head
 
 Buffer = bytes | memoryview
 
@@ -35,6 +34,18 @@ LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
 FIRST_BYTES = 1 << 20
 """These are reserved as they come, so that a client that announces much and sends little holds
 little; then all the rest of what is announced. Bodies of no more do not stand in line."""
+
+
+class Head(Protocol):
+    """What headers say of a body."""
+
+    @property
+    def content_length(self) -> bytes | None:
+        """Return the size that is announced."""
+
+    @property
+    def coding(self) -> bytes | None:
+        """Return a key of `CODINGS`, None for a plain body."""
 
 
 @dataclass(frozen=True)

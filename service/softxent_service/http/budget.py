@@ -170,6 +170,10 @@ class Reservation:
         if self._moved >= PACE_BYTES:
             self.begin()
 
+    def moving(self, interrupt: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Hold this call's place among those that move bytes, as `Budget.moving`."""
+        return self._budget.moving(self, interrupt)
+
     def hand_back(self) -> None:
         """Let later calls have the buffer; nobody may read or write it any more."""
         if self.buffer is not None:

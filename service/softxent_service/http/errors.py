@@ -9,6 +9,10 @@ SoftxentError
 │   ├── UnsupportedMediaTypeError  the body's media type or coding is not one we read
 │   ├── BodyTimeoutError           the body stopped arriving
 │   ├── BodyLengthMismatchError    more or fewer bytes came than were announced
+│   ├── UnknownModelError          no model has this name or version
+│   ├── UnknownRegionError         no region of shared memory is registered under this name
+│   ├── RegionTakenError           one is registered under this name already
+│   ├── RegionError                a region is not there, not the caller's, or too small
 │   └── ClientGoneError            the connection ended while the body arrived
 ├── OverloadedError                others use up what there is of memory or places
 ├── DeadlineError                  the call's time was over
@@ -67,6 +71,30 @@ class BodyLengthMismatchError(HttpError):
     """More or fewer bytes came than Content-Length announced."""
 
     slug = "body-length-mismatch"
+
+
+class UnknownModelError(HttpError):
+    """No model has this name, or it has no such version."""
+
+    slug = "unknown-model"
+
+
+class UnknownRegionError(HttpError):
+    """No region of shared memory is registered under this name."""
+
+    slug = "unknown-region"
+
+
+class RegionTakenError(HttpError):
+    """A region of shared memory is registered under this name already."""
+
+    slug = "region-taken"
+
+
+class RegionError(HttpError):
+    """A region of shared memory cannot be opened, was shrunk or removed, or is too small."""
+
+    slug = "invalid-region"
 
 
 class ClientGoneError(HttpError):

@@ -20,10 +20,9 @@ from softxent_client.wire import (
 )
 from softxent_client.wire.json_blocks import Reserve
 from softxent_service.http.admission import Patience
-from softxent_service.http.answers import Piece, send_answer
+from softxent_service.http.answers import Piece, deliver
 from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
-from softxent_service.http.bulk import bulk_of
 from softxent_service.http.evaluating import (
     ON_LOOP_BINARY,
     ON_LOOP_JSON,
@@ -66,12 +65,7 @@ class EvaluationRoute:
             form = form_of(body, query, head, self._limits)
             pieces = await self._evaluating.answer(form, reservation, patience, receive)
             media_type = head.answer_form.encode()
-            if (bulk := bulk_of(scope)) is None:
-                await send_answer(scope, send, media_type, pieces, reservation.moved)
-            else:
-                with self._reader.budget.moving(reservation, bulk.abort):
-                    await send_answer(scope, send, media_type, pieces, reservation.moved)
-                reservation.hand_back()
+            await deliver(scope, send, media_type, pieces, reservation)
 
 
 def ceilings(limits: Limits) -> dict[str, Ceiling]:

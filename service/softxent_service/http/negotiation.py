@@ -63,10 +63,15 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
         elif name == b"transfer-encoding" and value.lower() != b"chunked":
             raise _not_read(value, ["chunked"], "transfer-encoding")
     forms_of_both = _negotiate(content_type, accept, forms)
-    return Head(*forms_of_both, length, _coding(coding or b""), timeout)
+    return Head(*forms_of_both, length, coding_of(coding or b""), timeout)
 
 
-def _coding(named: bytes) -> bytes | None:
+def coding_of(named: bytes) -> bytes | None:
+    """Return how a body is coded, by the value of Content-Encoding; None for a plain one.
+
+    Raises:
+        UnsupportedMediaTypeError: in a way that is not read here.
+    """
     coding = named.strip().lower()
     if coding in PLAIN:
         return None

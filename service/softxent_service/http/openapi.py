@@ -15,6 +15,8 @@ from softxent.explanation import MAX_CLASSES, Explanation
 from softxent_client.wire import JSON, REQUEST, RESPONSE, SAFETENSORS, Limits, Schema
 from softxent_client.wire.schema import Field
 from softxent_service.http import explain, problems
+from softxent_service.http.oip import openapi as oip
+from softxent_service.http.oip.routes import Documented
 from softxent_service.http.openapi_options import option_parameters
 
 Json = dict[str, Any]
@@ -86,23 +88,31 @@ PROBLEM: Json = {
 
 REFUSALS = {
     400: "The request or its body is malformed, or has another length than announced",
+    404: "No such model, version or region of shared memory",
     406: "No form of the answer suits Accept",
     408: "The request stopped arriving",
+    409: "A region of shared memory is registered under this name already",
     413: "A limit is exceeded; the document names it",
     415: "Content-Type is missing, repeated or not read here, or a coding is not",
     422: "The batch or an option has no meaning",
     429: "Others use up memory or places; Retry-After says when to try again",
     431: "Request line and headers are over their limit",
     500: "A fault of the service",
+    501: "A part of the protocol that is not served",
     503: "Not ready, or stopping; Retry-After says when to try again",
     504: "The call was not done in time",
 }
+
+EVALUATION = (400, 406, 408, 413, 415, 422, 429, 431, 500, 503, 504)
+"""What an evaluation may be refused with."""
 
 ANYWHERE = (400, 408, 431, 500, 503)
 """What any request may be refused with, whatever it asks for."""
 
 
-def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -> Json:
+def describe_routes(
+    app: FastAPI, routes: Sequence[BaseRoute], protocol: Sequence[Documented], limits: Limits
+) -> Json:
     """Return the OpenAPI document: `routes` of FastAPI, and those with bodies of their own."""
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=routes
@@ -111,9 +121,10 @@ def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -
         **{f"/v1/{name}": {"post": _evaluation(e, limits)} for name, e in EVALUATIONS.items()},
         explain.PATH: {"post": _explain()},
         **document["paths"],
+        **_protocol(protocol),
     }
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas |= {**SCHEMAS, "Problem": PROBLEM}
+    schemas |= {**SCHEMAS, **oip.SCHEMAS, "Problem": PROBLEM}
     for item in document["paths"].values():
         for operation in item.values():
             operation["responses"] = {**_refusals(ANYWHERE), **operation["responses"]}
@@ -138,9 +149,17 @@ def _evaluation(evaluation: Evaluation, limits: Limits) -> Json:
         },
         "responses": {
             "200": {"description": "What was asked for", "content": response},
-            **_refusals(REFUSALS),
+            **_refusals(EVALUATION),
         },
     }
+
+
+def _protocol(documented: Sequence[Documented]) -> Json:
+    items = oip.path_items(documented)
+    for path, item in items.items():
+        for operation in item.values():
+            operation["responses"] |= _refusals(oip.refused(path))
+    return items
 
 
 def _both_forms(schema: Schema) -> Json:
@@ -201,7 +220,7 @@ def _explain() -> Json:
                 "description": "Every step under its own name; null where one is not defined",
                 "content": {JSON: {"schema": _explanation()}},
             },
-            **_refusals(REFUSALS),
+            **_refusals(EVALUATION),
         },
     }
 

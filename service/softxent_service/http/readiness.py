@@ -55,14 +55,30 @@ class Readiness:
         assert self._evaluate is not None
         return self._evaluate
 
-    def warm_up(self) -> None:
-        """Import, compile or load everything.
+    def warm_up(self, *, shared_memory: bool = False) -> None:
+        """Import, compile or load everything, with what shared memory takes if it is allowed.
 
         Raises:
             KernelsError: something of it failed.
         """
+        if shared_memory:
+            prepare_mappings()
         self._evaluate, self.threading_layer = load_kernels()
         self.reason = None
+
+
+def prepare_mappings() -> None:
+    """Make this process survive what clients do to files that it has mapped.
+
+    Raises:
+        KernelsError: it cannot be made to.
+    """
+    from softxent.mappings import watch_mappings
+
+    try:
+        watch_mappings()
+    except OSError as error:
+        raise KernelsError(f"shared memory cannot be used here: {error}") from error
 
 
 def load_kernels() -> tuple[Evaluate, str]:

@@ -174,7 +174,7 @@ def _warm_up(
     when_ready: Callable[[], None],
 ) -> None:
     try:
-        readiness.warm_up()
+        readiness.warm_up(shared_memory=settings.shared_memory)
     except KernelsError as error:
         logger.debug("", exc_info=True)
         logger.error("%s", error)
