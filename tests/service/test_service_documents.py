@@ -67,7 +67,7 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
     assert {int(status) for status in operation["responses"]} == {200, *REFUSALS}
     for path in document["paths"].values():
         for operation in path.values():
-            assert {"400", "408", "431", "500", "503"} <= set(operation["responses"])
+            assert {"400", "401", "403", "408", "431", "500", "503"} <= set(operation["responses"])
     assert all(set(path) <= {"get", "post"} for path in document["paths"].values())
     assert set(document["paths"]) == {
         "/v1/cross_entropy",
@@ -77,6 +77,7 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
         "/v1/fixtures",
         "/v1/fixtures/{name}",
         "/v1/info",
+        "/metrics",
         "/v2/health/live",
         "/v2/health/ready",
     }

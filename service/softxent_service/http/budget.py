@@ -46,6 +46,11 @@ class Budget:
         self._lock = threading.Lock()
         self._receiving: list[Reservation] = []
 
+    @property
+    def kept(self) -> int:
+        """Return how many bytes are kept that no call holds."""
+        return self._kept.size
+
     @contextlib.contextmanager
     def receiving(self, reservation: Reservation, interrupt: Callable[[], None]) -> Iterator[None]:
         """Hold the place of a call whose body arrives; `interrupt` ends its waiting for more."""

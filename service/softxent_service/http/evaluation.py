@@ -29,6 +29,15 @@ from softxent_service.http.negotiation import Head, read_head, seconds_of
 from softxent_service.http.query import Query, read_query
 from softxent_service.http.readiness import Evaluate, Readiness
 from softxent_service.settings import Settings
+from softxent_service.telemetry.record import (
+    DECODE,
+    ENCODE,
+    KERNEL,
+    QUEUE,
+    READ,
+    Record,
+    record_of,
+)
 
 Array = npt.NDArray[Any]
 
@@ -67,7 +76,7 @@ class EvaluationRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised and becomes a problem document."""
         evaluate = self._readiness.evaluate
-        settings = self._settings
+        settings, record = self._settings, record_of(scope)
         head = read_head(scope)
         query = read_query(scope["query_string"], head.form, self._evaluation)
         patience = Patience.of(
@@ -78,17 +87,21 @@ class EvaluationRoute:
             body = await self._reader.read(
                 scope, receive, head.content_length, ceiling, reservation, patience
             )
+            record.received = len(body)
+            record.lap(READ)
             if len(body) <= ON_LOOP_BYTES[head.form]:
                 alone = partial(evaluate, num_threads=1)
-                pieces = answer(alone, body, query, head, self._limits, reservation)
+                pieces = answer(alone, body, query, head, self._limits, reservation, record)
             else:
                 turn = partial(self._gate.turns.take, patience)
                 shared = partial(evaluate, num_threads=settings.threads, turn=turn)
-                pieces = await self._gate.run(
-                    lambda: answer(shared, body, query, head, self._limits, reservation),
-                    patience,
-                    receive,
-                )
+
+                def work() -> Sequence[Piece]:
+                    record.lap(QUEUE)
+                    return answer(shared, body, query, head, self._limits, reservation, record)
+
+                pieces = await self._gate.run(work, patience, receive)
+                record.waited(patience.waited)
             await send_answer(scope, send, head.answer_form.encode(), pieces)
             if bulk_of(scope) is not None:
                 reservation.hand_back()
@@ -111,6 +124,7 @@ def answer(
     head: Head,
     limits: Limits,
     reservation: Reservation,
+    record: Record,
 ) -> Sequence[Piece]:
     """Decode, evaluate, encode; an output that may takes the place of a writable body's logits.
 
@@ -123,11 +137,15 @@ def answer(
     form = MEDIA_TYPES[head.form]
     tensors = form.decode(body, REQUEST(query.logits_dtype, query.evaluation), limits)
     reservation.add(-decoding)
+    record.batch(tensors["logits"])
+    record.lap(DECODE)
     out = _in_place(tensors["logits"], query.options)
     held = sum(tensor.nbytes for tensor in tensors.values()) if head.form == JSON else 0
     reservation.add(held + answer_bytes(tensors["logits"], query.options, out, head.answer_form))
     results = evaluate(tensors, query.options, query.evaluation, out=out)
+    record.lap(KERNEL)
     encoded: Sequence[Piece] = list(MEDIA_TYPES[head.answer_form].encode(result_tensors(results)))
+    record.lap(ENCODE)
     return encoded
 
 

@@ -86,6 +86,8 @@ PROBLEM: Json = {
 
 REFUSALS = {
     400: "The request or its body is malformed, or has another length than announced",
+    401: "No key, or none that is known; never without keys",
+    403: "The key is for something else",
     406: "No form of the answer suits Accept",
     408: "The request stopped arriving",
     413: "A limit is exceeded; the document names it",
@@ -98,7 +100,7 @@ REFUSALS = {
     504: "The call was not done in time",
 }
 
-ANYWHERE = (400, 408, 431, 500, 503)
+ANYWHERE = (400, 401, 403, 408, 431, 500, 503)
 """What any request may be refused with, whatever it asks for."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httptools
@@ -15,7 +16,7 @@ from softxent_service.http.errors import (
     MalformedRequestError,
     OverloadedError,
 )
-from softxent_service.http.problems import problem_of, whole_answer
+from softxent_service.http.problems import problem_of, status_of, whole_answer
 from softxent_service.http.upgrades import head_without_offer
 
 READ_AHEAD_BYTES = 256 << 10
@@ -24,12 +25,20 @@ READ_AHEAD_BYTES = 256 << 10
 uvicorn's own 64 KiB, which pauses and resumes the socket more often."""
 
 
+def _untold(_status: int, _problem: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """What a protocol refuses: larger request heads, and more open connections."""
+    """What a protocol refuses: larger request heads, and more open connections.
+
+    `refused` is told the status and the problem of each refusal that no application sees.
+    """
 
     head_bytes: int
     connections: int
+    refused: Callable[[int, str], None] = _untold
 
 
 def plain_protocol(bounds: Bounds) -> type[asyncio.Protocol]:
@@ -162,6 +171,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
             raise HeadTooLargeError(f"a head may have {self.bounds.head_bytes} bytes")
 
     def _refuse(self, error: HttpError | OverloadedError) -> None:
+        self.bounds.refused(status_of(type(error)), error.slug)
         cycle = self.cycle
         if cycle is not None and not cycle.more_body and not cycle.response_complete:
             # The request before is whole: its answer comes first, and is the last one.

@@ -14,26 +14,36 @@ from threading import Thread
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
+from softxent_service.exposure import key_ring, refuse_exposure
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
 from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.settings import Settings
+from softxent_service.telemetry.logs import configure_logging
+from softxent_service.telemetry.telemetry import Telemetry
 
 logger = logging.getLogger("softxent")
 
 BACKLOG = 2048
 
+TICKS = 10
+"""Tenths of a second after which this process's counts are left for others that share its port."""
+
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then end with status 0; with 1 if the kernels fail."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-    )
+    render = configure_logging(settings)
+    ring = key_ring(settings)
     listener = _listen_unix(settings.uds) if settings.uds else _listen(settings.host, settings.port)
+    refuse_exposure(listener, settings, ring)
     readiness = Readiness()
-    server = _Server(_config(settings, readiness), readiness, settings.drain_seconds)
+    telemetry = Telemetry(settings, render)
+    app = create_app(settings, readiness, telemetry, ring)
+    config = _config(settings, app, telemetry)
+    server = _Server(config, readiness, telemetry, settings.drain_seconds)
     # uvicorn puts these back and raises the signal again once it has stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -47,6 +57,7 @@ def serve(settings: Settings) -> None:
     try:
         server.run(sockets=[listener])
     finally:
+        telemetry.close()
         if settings.uds:
             settings.uds.unlink(missing_ok=True)
     _end(warming, readiness)
@@ -55,9 +66,16 @@ def serve(settings: Settings) -> None:
 class _Server(uvicorn.Server):
     """Says that it is not ready from the first signal on; ends at once at a second one."""
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        drain_seconds: float,
+    ) -> None:
         super().__init__(config)
         self._readiness = readiness
+        self._telemetry = telemetry
         self._drain_seconds = drain_seconds
         self._stop_at = math.inf
 
@@ -69,6 +87,8 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        if counter % TICKS == 0:
+            self._telemetry.write()
         return await super().on_tick(counter)
 
 
@@ -109,11 +129,12 @@ def _url(listener: socket.socket, settings: Settings) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
+def _config(settings: Settings, app: FastAPI, telemetry: Telemetry) -> uvicorn.Config:
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
+    bounds = Bounds(settings.request_head_bytes, settings.connections, telemetry.refused)
     return uvicorn.Config(
-        create_app(settings, readiness),
-        http=protocol(Bounds(settings.request_head_bytes, settings.connections)),  # type: ignore[arg-type]
+        app,
+        http=protocol(bounds),  # type: ignore[arg-type]
         loop="auto",
         ws="none",
         lifespan="off",
