@@ -15,8 +15,8 @@ from contextlib import ExitStack, closing
 from functools import partial
 
 import numpy as np
-from load import requests_a_second
 from raw import Bytes, RawConnection, request_head
+from repeater import requests_a_second
 from servers import HOST, bare, service
 from tables import print_table
 from timing import medians

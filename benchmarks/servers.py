@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 HOST = "127.0.0.1"
 BARE = str(Path(__file__).with_name("bare.py"))
@@ -16,19 +19,35 @@ READY_SECONDS = 240
 """The first start on a machine compiles every kernel."""
 
 
+@dataclass(frozen=True)
+class Running:
+    """A server: where it listens, and which process it is."""
+
+    port: int
+    process: int
+
+
 @contextmanager
-def service() -> Iterator[int]:
+def service(*flags: str) -> Iterator[int]:
     """Start `softxent serve`; yield its port once every kernel is loaded; end it."""
-    command = ["-m", "softxent_service.cli", "serve", "--log-level", "warning"]
-    with _process(command, is_ready) as port:
-        yield port
+    command = ["-m", "softxent_service.cli", "serve", "--log-level", "warning", *flags]
+    with _process(command, is_ready) as running:
+        yield running.port
+
+
+@contextmanager
+def service_process(*flags: str, log: Path = Path(os.devnull)) -> Iterator[Running]:
+    """Do the same with its log in a file, and yield its process too."""
+    command = ["-m", "softxent_service.cli", "serve", *flags]
+    with log.open("wb") as output, _process(command, is_ready, output) as running:
+        yield running
 
 
 @contextmanager
 def bare(name: str) -> Iterator[int]:
     """Start one of the servers of bare.py; yield its port once it listens; end it."""
-    with _process([BARE, name], listens) as port:
-        yield port
+    with _process([BARE, name], listens) as running:
+        yield running.port
 
 
 def listens(port: int) -> bool:
@@ -48,14 +67,16 @@ def is_ready(port: int) -> bool:
 
 
 @contextmanager
-def _process(command: list[str], ready: Callable[[int], bool]) -> Iterator[int]:
+def _process(
+    command: list[str], ready: Callable[[int], bool], output: IO[bytes] | None = None
+) -> Iterator[Running]:
     with socket.create_server((HOST, 0)) as probe:
         port = probe.getsockname()[1]
     whole = [sys.executable, *command, "--port", str(port)]
-    process = subprocess.Popen(whole, start_new_session=True)
+    process = subprocess.Popen(whole, start_new_session=True, stderr=output)
     try:
         _wait(process, ready, port)
-        yield port
+        yield Running(port, process.pid)
     finally:
         process.terminate()
         try:

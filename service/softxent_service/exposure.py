@@ -11,7 +11,7 @@ from softxent_service.settings import Settings
 
 
 def key_ring(settings: Settings) -> KeyRing | None:
-    """Return the keys that are let in, None where everyone is; end the process if they are wrong."""
+    """Return the keys that are let in, None for everyone; end the process if they are wrong."""
     if settings.keys_file is None and settings.keys is None:
         return None
     try:

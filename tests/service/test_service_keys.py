@@ -219,7 +219,7 @@ def test_the_command_makes_a_key_and_its_line() -> None:
     found = re.fullmatch(r"key   (softxent-\S{43})\nline  (.*)\n", done.stdout)
     assert found is not None
     (kept,) = read_keys(found[2])
-    assert (kept.name, kept.scopes) == ("ci", {"evaluate", "jobs"})
+    assert (kept.name, kept.scopes) == ("ci", frozenset({"evaluate", "jobs"}))
     assert kept.digest == digest_of(found[1].encode())
     assert KeyRing(found[2]).find(found[1].encode()) == kept
     refused = subprocess.run([*command, "--scopes", "all"], capture_output=True, text=True)

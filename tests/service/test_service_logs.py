@@ -7,7 +7,7 @@ import os
 import pty
 import re
 import subprocess
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -69,10 +69,10 @@ def test_the_last_lines_are_written_before_the_end(start: Start) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["a b", 'a"b', "a\\b", "-a", "x" * 129, "\x1b[31mred", "é", "", "a,b", "{}", "a\tb"],
+    ["a b", 'a"b', "a\\b", "-a", "x" * 129, "\x9b31mred", "é", "", "a,b", "{}", "a\tb"],
 )
 def test_an_id_that_is_unfit_is_replaced(service_url: str, given: str) -> None:
-    headers = {"x-request-id": given.encode("latin-1")}
+    headers = {b"x-request-id": given.encode("latin-1")}
     answer = httpx.get(f"{service_url}/v2/health/live", headers=headers)
     assert re.fullmatch(r"[0-9a-f]{16}-\d+", answer.headers["x-request-id"])
 
@@ -85,7 +85,7 @@ def test_an_id_that_is_fit_comes_back(service_url: str, given: str) -> None:
 
 HOSTILE = [
     b'"}\\n{"event": "forged"}',
-    b"\x1b]0;title\x07\x1b[2J",
+    b"\xc2\x9b2J\xc2\x9d0;title\x9c",
     b"\x80\xff\xfe",
     "\u2028\u202e\U0001f4a9".encode(),
     b"\\u0000\\ud800",
@@ -111,6 +111,12 @@ def test_lines_are_json_under_hostile_headers_and_paths(start: Start) -> None:
     assert all(ord(char) >= 32 or char == "\n" for char in service.log())
 
 
+def test_control_characters_in_a_header_are_no_request(service_url: str) -> None:
+    with connect(service_url) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nuser-agent: \x1b[2J\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_refusal_of_the_protocol_has_a_line(start: Start) -> None:
     service = start()
     with connect(service.url()) as connection:
@@ -131,11 +137,11 @@ def test_text_on_a_terminal_cannot_be_forged() -> None:
         text = read_until(ours, r"softxent on (http://\S+),")
         found = re.search(r"softxent on (http://\S+),", text)
         assert found is not None
-        agent = b"x\x1b]0;title\x07 \xe9"
-        httpx.get(f"{found[1]}/v2/health/live", headers={"user-agent": agent})
+        agent = b"x\x9d0;title\x9c \xe9"
+        httpx.get(f"{found[1]}/v2/health/live", headers={b"user-agent": agent})
         text = read_until(ours, r"agent.*\n")
-        assert "\x1b]0" not in text
-        assert "\\x1b]0;title\\x07" in text
+        assert "\x9d" not in text
+        assert "\\x9d0;title\\x9c" in text
         assert '"event"' not in text
     finally:
         process.terminate()
@@ -151,8 +157,16 @@ def read_until(terminal: int, pattern: str) -> str:
 
 
 def test_what_is_not_taken_is_dropped_and_counted() -> None:
-    lines = Lines(lambda _logger, _name, _event: time.sleep(60) or "")
+    taken = threading.Event()
+
+    def never(_logger: object, _name: str, _event: object) -> str:
+        taken.wait()
+        return ""
+
+    lines = Lines(never)
     for _ in range(MOST_WAITING + 200):
         lines.put(Record({}))
     # Those that the thread had taken out were not waiting any more.
     assert 1 <= lines.dropped <= 200
+    taken.set()
+    lines.close()

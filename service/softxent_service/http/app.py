@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
 
 import softxent
@@ -27,6 +28,16 @@ from softxent_service.keys import KeyRing
 from softxent_service.settings import Settings
 from softxent_service.telemetry.telemetry import Telemetry
 from softxent_service.telemetry.watching import Watching
+
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI's own asks for three providers with every request, exports where a variable of the
+environment says so, and would trace each request a second time."""
 
 DESCRIPTION = """Softmax cross-entropy of a batch of logits and labels, and its gradient.
 
@@ -56,6 +67,7 @@ def create_app(
         version=softxent.__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     if ring is not None:
         app.add_middleware(Bearer, ring=ring)
