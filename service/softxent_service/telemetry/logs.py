@@ -52,24 +52,23 @@ def _text(stream: TextIO) -> Processor:
         colors=stream.isatty(),
         timestamp_key="time",
         pad_event_to=0,
+        sort_keys=False,
+        repr_native_str=True,
         # The default shows the locals of every frame, bodies and keys among them.
         exception_formatter=structlog.dev.plain_traceback,
     )
 
     def render(logger: WrappedLogger, name: str, event: EventDict) -> Any:
-        return console(logger, name, {key: _printable(key, v) for key, v in event.items()})
+        plain = {key: _plain(event[key]) for key in ("event", "exception") if key in event}
+        return console(logger, name, {**event, **plain})
 
     return render
 
 
-def _printable(key: str, value: Any) -> Any:
-    """Return a value whose text cannot move a terminal's cursor or begin another line."""
-    if not isinstance(value, str):
-        return value
-    if key == "exception":
-        return "\n".join(map(_escaped, value.splitlines()))
-    return _escaped(value)
+def _plain(value: Any) -> str:
+    """Return lines that cannot move a terminal's cursor; other values are shown by repr."""
+    return "\n".join(map(_escaped, str(value).splitlines()))
 
 
 def _escaped(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
