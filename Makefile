@@ -9,7 +9,8 @@ PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits test-large test-peers lint fix bench bench-kernels accuracy demo
+.PHONY: help run test test-bits test-large test-peers test-operations test-soak lint fix bench \
+	bench-kernels bench-operations accuracy demo
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -35,6 +36,14 @@ test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
 
+test-operations: $(READY) ## have Prometheus scrape, wrk count, Node and Go call; needs those installed
+	@echo "test-operations: pytest tests/operations $(ARGS)"
+	@$(BIN)/python -m pytest tests/operations $(ARGS)
+
+test-soak: $(READY) ## ten minutes at 80 % of capacity, report in soak.html; ARGS="--seconds 60" for less
+	@echo "test-soak: benchmarks/load/soak.py $(ARGS)"
+	@PYTHONPATH=benchmarks $(BIN)/python -m load.soak $(ARGS)
+
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
 	@$(BIN)/ruff check .
@@ -59,6 +68,10 @@ bench: $(PEERS) ## measure, and print tables; ARGS passes flags
 bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, beside other libraries
 	@echo "bench-kernels: benchmarks/kernel_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/kernel_times.py $(ARGS)
+
+bench-operations: $(READY) ## measure rates, open-loop latencies, and what keys and telemetry cost
+	@echo "bench-operations: benchmarks/operations.py $(ARGS)"
+	@$(BIN)/python benchmarks/operations.py $(ARGS)
 
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"

@@ -23,10 +23,13 @@ VERBS = (
     "test-bits",
     "test-large",
     "test-peers",
+    "test-operations",
+    "test-soak",
     "lint",
     "fix",
     "bench",
     "bench-kernels",
+    "bench-operations",
     "accuracy",
     "demo",
 )
