@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO
 
 HOST = "127.0.0.1"
 BARE = str(Path(__file__).with_name("bare.py"))
+SERVE = ("-m", "softxent_service.cli", "serve")
 READY_SECONDS = 240
 """The first start on a machine compiles every kernel."""
 
@@ -30,16 +31,16 @@ class Running:
 @contextmanager
 def service(*flags: str) -> Iterator[int]:
     """Start `softxent serve`; yield its port once every kernel is loaded; end it."""
-    command = ["-m", "softxent_service.cli", "serve", "--log-level", "warning", *flags]
-    with _process(command, is_ready) as running:
+    with _process([*SERVE, "--log-level", "warning", *flags], is_ready) as running:
         yield running.port
 
 
 @contextmanager
-def service_process(*flags: str, log: Path = Path(os.devnull)) -> Iterator[Running]:
+def service_process(
+    *flags: str, log: Path = Path(os.devnull), command: Sequence[str] = SERVE
+) -> Iterator[Running]:
     """Do the same with its log in a file, and yield its process too."""
-    command = ["-m", "softxent_service.cli", "serve", *flags]
-    with log.open("wb") as output, _process(command, is_ready, output) as running:
+    with log.open("wb") as output, _process([*command, *flags], is_ready, output) as running:
         yield running
 
 
