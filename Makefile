@@ -47,6 +47,14 @@ test-proofs: $(PROOFS) ## overload, cut off, stop and fuzz a running service; ta
 	@echo "test-proofs: pytest tests/proofs -s $(ARGS)"
 	@.venv-proofs/bin/python -m pytest tests/proofs -s $(ARGS)
 
+test-operations: $(READY) ## have Prometheus scrape, wrk count, Node and Go call; needs those installed
+	@echo "test-operations: pytest tests/operations $(ARGS)"
+	@$(BIN)/python -m pytest tests/operations $(ARGS)
+
+test-soak: $(READY) ## ten minutes at 80 % of capacity, report in soak.html; ARGS="--seconds 60" for less
+	@echo "test-soak: benchmarks/load/soak.py $(ARGS)"
+	@PYTHONPATH=benchmarks $(BIN)/python -m load.soak $(ARGS)
+
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
 	@$(BIN)/ruff check .
@@ -75,6 +83,10 @@ bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, b
 bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks; ARGS="--quick" for a first look
 	@echo "bench-http: benchmarks/http_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/http_times.py $(ARGS)
+
+bench-operations: $(READY) ## measure rates, open-loop latencies, and what keys and telemetry cost
+	@echo "bench-operations: benchmarks/operations.py $(ARGS)"
+	@$(BIN)/python benchmarks/operations.py $(ARGS)
 
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
