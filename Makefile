@@ -6,11 +6,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv-peers/.ready
+PROOFS := .venv-proofs/.ready
 HTTP_PEERS := $(patsubst benchmarks/http_peers/%.txt,.venv-http/%/.ready,$(wildcard benchmarks/http_peers/*.txt))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits test-large test-peers lint fix bench bench-kernels bench-http accuracy demo
+# Every verb that tells what it does.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -35,6 +37,10 @@ test-large: $(READY) ## evaluate one batch of more than 2^31 logits; takes 6 GB 
 test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/conventions.md
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
+
+test-proofs: $(PROOFS) ## overload, cut off, stop and fuzz a running service; takes half an hour
+	@echo "test-proofs: pytest tests/proofs -s $(ARGS)"
+	@.venv-proofs/bin/python -m pytest tests/proofs -s $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
@@ -89,14 +95,14 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The libraries compared with stay out of the lock: gigabytes that only this needs. What .venv has is
-# shared, and shared first, so that nothing is installed twice.
-$(PEERS): $(READY) tests/peers/requirements.txt
-	@echo "setup: making .venv-peers with the libraries to compare with"
-	@$(BIN)/python -m venv --clear .venv-peers
-	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-peers/shared.pth
-	@mv .venv-peers/shared.pth "$$(.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+# The libraries compared with stay out of the lock: gigabytes that only this needs. So do tools that
+# only the proofs use. What .venv has is shared, and shared first, so that nothing is installed twice.
+.venv-%/.ready: $(READY) tests/%/requirements.txt
+	@echo "setup: making .venv-$* with what tests/$*/requirements.txt names"
+	@$(BIN)/python -m venv --clear .venv-$*
+	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-$*/shared.pth
+	@mv .venv-$*/shared.pth "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r tests/$*/requirements.txt
 	@touch $@
 
 # Serving stacks pin what they need, so each has an environment of its own; torch alone is shared.

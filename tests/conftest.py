@@ -38,6 +38,7 @@ def running_service(*flags: str, port: int = 0) -> Iterator[str]:
     try:
         yield service.ready_url()
         assert service.end() == 0
+        assert "Traceback" not in service.log()
     finally:
         service.clear()
 

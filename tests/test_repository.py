@@ -23,6 +23,7 @@ VERBS = (
     "test-bits",
     "test-large",
     "test-peers",
+    "test-proofs",
     "lint",
     "fix",
     "bench",

@@ -95,7 +95,7 @@ def _checked(given: dict[str, Any]) -> Settings:
 @_takes_settings
 def serve(settings: Settings) -> None:
     """Serve evaluations over HTTP until SIGTERM or SIGINT."""
-    tell_numba(os.environ, settings.threads)
+    tell_numba(os.environ, settings.worker_threads)
     from softxent_service.http.server import serve as run_server
 
     run_server(settings)

@@ -41,8 +41,17 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(
         default=None, description="PEM file with the certificate's private key, unencrypted."
     )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes on the same address; all limits hold for each of them.",
+    )
     threads: int = Field(
-        default_factory=available_cores, ge=1, le=1024, description="Threads of one kernel."
+        default_factory=available_cores,
+        ge=1,
+        le=1024,
+        description="Kernel threads, divided among the workers.",
     )
     kernels: int = Field(
         default=1, ge=1, description="Large batches that are inside a kernel at one time."
@@ -122,6 +131,11 @@ class Settings(BaseSettings):
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key are given together or not at all")
         return self
+
+    @property
+    def worker_threads(self) -> int:
+        """Return how many kernel threads each worker has."""
+        return max(1, self.threads // self.workers)
 
     @property
     def limits(self) -> Limits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from service_support import (
     connect,
     head,
     post,
+    read_answer,
+    slug,
+    status_and_body,
 )
 
 from softxent import cross_entropy
@@ -102,16 +106,60 @@ def test_bodies_that_came_slowly_give_way_to_those_that_come(strained_service_ur
     assert_alive(strained_service_url)
 
 
-def test_where_memory_runs_out_the_youngest_call_gives_way(strained_service_url: str) -> None:
-    body, _ = bulk(2_800)
+def test_where_memory_runs_out_the_younger_call_waits(strained_service_url: str) -> None:
+    """It is not read meanwhile, so that nothing is sent in vain."""
+    body, gradient = bulk(2_800)
     with connect(strained_service_url) as older, connect(strained_service_url) as younger:
         for client, size in ((older, 7 * MIB), (younger, 7 * MIB // 2)):
             client.sendall(head(len(body), BINARY) + body[:size])
             # Until the service has read it, which is the older is not known.
             time.sleep(0.3)
-        older.sendall(body[7 * MIB :])
-        assert younger.recv(4096).startswith(b"HTTP/1.1 429 ")
-        assert older.recv(4096).startswith(b"HTTP/1.1 200 ")
+        for client, size in ((older, 7 * MIB), (younger, 7 * MIB // 2)):
+            client.sendall(body[size:])
+            status, answer = status_and_body(client)
+            assert status == 200
+            assert load(answer)["gradient"].tobytes() == gradient
+    assert_alive(strained_service_url)
+
+
+def test_a_call_that_waits_too_long_for_memory_is_refused(strained_service_url: str) -> None:
+    body, _ = bulk(2_800)
+    with connect(strained_service_url) as older, connect(strained_service_url) as younger:
+        with ThreadPoolExecutor(1) as sender:
+            steady = sender.submit(send_steadily, older, head(len(body), BINARY) + body, 6.0)
+            time.sleep(1)
+            with younger.makefile("rb") as answers:
+                going_on = head(len(body), BINARY).replace(b"connection: close\r\n", b"")
+                younger.sendall(going_on + body[:MIB])
+                status, headers, answer = read_answer(answers)
+            assert (status, slug(answer)) == (429, "overloaded")
+            assert headers["retry-after"] == "1"
+            steady.result()
+        assert status_and_body(older)[0] == 200
+
+
+def send_steadily(client: socket.socket, data: bytes, seconds: float) -> None:
+    pieces = 60
+    size = -(-len(data) // pieces)
+    for start in range(0, len(data), size):
+        client.sendall(data[start : start + size])
+        time.sleep(seconds / pieces)
+
+
+@pytest.mark.parametrize("stalled", ["body", "answer"])
+def test_a_client_that_stalls_gives_way_to_a_call_that_waits(
+    strained_service_url: str, stalled: str
+) -> None:
+    body, gradient = bulk(2_800)
+    with connect(strained_service_url) as slow:
+        slow.sendall(head(len(body), BINARY) + body[: 7 * MIB])
+        if stalled == "answer":
+            slow.sendall(body[7 * MIB :])
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
+        time.sleep(1.2)
+        answer = post(strained_service_url, body, BINARY)
+        assert answer.status_code == 200
+        assert load(answer.content)["gradient"].tobytes() == gradient
     assert_alive(strained_service_url)
 
 

@@ -199,6 +199,18 @@ def test_a_body_as_fast_as_the_least_rate_is_read(impatient_url: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["bulk", "plain"])
+def test_a_client_that_does_not_read_its_answer_is_cut_off(transport: str) -> None:
+    flags = ("--body-idle-seconds=0.5", f"--body-bytes-per-second={4 * MIB}")
+    body, expected = called(8_000)
+    with running_service(f"--transport={transport}", *flags) as url:
+        with connect(url) as connection:
+            connection.sendall(head(len(body), BINARY) + body)
+            time.sleep(4)
+            assert len(status_and_body(connection)[1]) < len(body)
+        assert_answer(post(url, body, BINARY).content, expected)
+
+
+@pytest.mark.parametrize("transport", ["bulk", "plain"])
 def test_more_connections_than_allowed_are_refused(transport: str) -> None:
     with running_service(f"--transport={transport}", "--connections=3") as url:
         with contextlib.ExitStack() as held:

@@ -40,16 +40,13 @@ def test_content_types_that_are_read(service_url: str, content_type: str) -> Non
     assert post(service_url, GOOD, content_type).status_code == 200
 
 
-@pytest.mark.parametrize("header", ["content-encoding", "transfer-encoding"])
-def test_compressed_body_is_refused(service_url: str, header: str) -> None:
-    coding = "gzip" if header == "content-encoding" else "gzip, chunked"
+def test_transfer_coding_other_than_chunked_is_refused(service_url: str) -> None:
     with connect(service_url) as connection:
-        lines = f"{header}: {coding}\r\n".encode()
-        sent = head(None).replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n")
-        connection.sendall(sent)
+        lines = b"\r\ntransfer-encoding: gzip, chunked\r\n\r\n"
+        connection.sendall(head(None).replace(b"\r\n\r\n", lines))
         status, body = status_and_body(connection)
     document = json.loads(body)
-    assert (status, document["field"]) == (415, header)
+    assert (status, document["field"]) == (415, "transfer-encoding")
     assert document["type"] == "urn:softxent:problem:unsupported-media-type"
 
 

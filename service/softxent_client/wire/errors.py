@@ -3,6 +3,8 @@
 SoftxentError
 └── WireError                    a message that cannot be turned into tensors
     ├── MalformedBodyError       the bytes are not what the media type says
+    ├── UnknownNameError         it names a parameter or output that there is not
+    ├── NotSupportedError        it asks for a part of a protocol that is not served
     └── LimitExceededError       a size is over one of the limits
 """
 
@@ -21,6 +23,18 @@ class MalformedBodyError(WireError):
     """The bytes are not what the media type says."""
 
     slug = "malformed-body"
+
+
+class UnknownNameError(WireError):
+    """A message names a parameter or output that there is not."""
+
+    slug = "unknown-name"
+
+
+class NotSupportedError(WireError):
+    """A message asks for a part of a protocol that is not served."""
+
+    slug = "not-supported"
 
 
 class LimitExceededError(WireError):

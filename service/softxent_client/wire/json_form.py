@@ -13,9 +13,10 @@ import ml_dtypes
 import numpy as np
 import orjson
 
-from softxent.errors import as_json
-from softxent_client.wire import json_reader
+from softxent.errors import WORDS, as_json
+from softxent_client.wire import json_blocks, json_reader
 from softxent_client.wire.errors import check_size
+from softxent_client.wire.json_blocks import Reserve
 from softxent_client.wire.limits import Limits
 from softxent_client.wire.schema import Array, Schema
 
@@ -24,16 +25,33 @@ PIECE_NUMBERS = 20_000
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-DECODING_BYTES = 16
-"""Most memory that `decode` takes for each byte of a body: the parser's tape, strings and index."""
+WORDS_AS: Mapping[str, Mapping[str, bytes] | None] = {
+    "string": {word: orjson.dumps(word) for word in WORDS},
+    "literal": {word: word.encode() for word in WORDS},
+    "null": None,
+}
+"""How numbers that JSON lacks may be written. Literals are no JSON, and some readers' dialect."""
+
+
+def _unbounded(_size: int) -> None:
+    """Reserve nothing."""
 
 
 def decode(
-    buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits
+    buffer: bytes | bytearray | memoryview,
+    schema: Schema,
+    limits: Limits,
+    reserve: Reserve = _unbounded,
 ) -> dict[str, Array]:
     """Return the tensors of a message as new arrays of the schema's JSON dtypes.
 
     `"logits": []` is a batch of no rows, [0, 0].
+
+    Args:
+        buffer: the message; no array refers to it.
+        schema: which tensors it may hold.
+        limits: ceilings of its size, depth and number of tensors.
+        reserve: is told of memory before it is taken; in the end, of the arrays'.
 
     Raises:
         MalformedBodyError: not one JSON object in UTF-8, a key is repeated, or a number is beyond
@@ -43,11 +61,25 @@ def decode(
         RowsError: rows of different lengths, something that is not a number, or a number that
             the dtype cannot hold.
     """
-    body = buffer if isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
-    check_size(len(body), "json_bytes", limits.json_bytes, "the body's size in bytes")
-    tensors = json_reader.read(body, schema, limits)
+    check_size(len(buffer), "json_bytes", limits.json_bytes, "the body's size in bytes")
+    tensors = None
+    if len(buffer) > json_blocks.BLOCK_BYTES:
+        tensors = json_blocks.read(buffer, schema, limits, reserve)
+    if tensors is None:
+        tensors = _read_whole(buffer, schema, limits, reserve)
     _widen_empty(tensors, schema)
     schema.check_ranks(tensors)
+    return tensors
+
+
+def _read_whole(
+    buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits, reserve: Reserve
+) -> dict[str, Array]:
+    body = buffer if isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
+    parsing = json_blocks.PARSING_BYTES * len(body)
+    reserve(parsing)
+    tensors = json_reader.read(body, schema, limits)
+    reserve(sum(tensor.nbytes for tensor in tensors.values()) - parsing)
     return tensors
 
 
@@ -76,14 +108,18 @@ def encode(tensors: Mapping[str, Array]) -> Iterator[bytes]:
     opening = b"{"
     for name, tensor in tensors.items():
         yield opening + orjson.dumps(name) + b":"
-        yield from _pieces(np.asarray(tensor))
+        yield from pieces(np.asarray(tensor))
         opening = b","
     yield b"}" if tensors else b"{}"
 
 
-def _pieces(array: Array) -> Iterator[bytes]:
+def pieces(array: Array, words: Mapping[str, bytes] | None = WORDS_AS["string"]) -> Iterator[bytes]:
+    """Yield one array as JSON, in pieces of at most about 256 KiB; a 0-d one is a number.
+
+    `words` say what stands for the numbers that JSON lacks; None leaves null.
+    """
     if array.size <= PIECE_NUMBERS:
-        yield _text(array)
+        yield _text(array, words)
         return
     row_numbers = array.size // len(array)
     step = max(1, PIECE_NUMBERS // row_numbers)
@@ -91,9 +127,9 @@ def _pieces(array: Array) -> Iterator[bytes]:
     for start in range(0, len(array), step):
         yield opening
         if row_numbers > PIECE_NUMBERS:
-            yield from _pieces(array[start])
+            yield from pieces(array[start], words)
         else:
-            yield _text(array[start : start + step])[1:-1]
+            yield _text(array[start : start + step], words)[1:-1]
         opening = b","
     yield b"]"
 
@@ -112,15 +148,15 @@ def _dumpable(array: Array) -> Any:
     return np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
 
 
-def _text(array: Array) -> bytes:
+def _text(array: Array, words: Mapping[str, bytes] | None) -> bytes:
     """Return one block as JSON."""
     if array.ndim == 0:
-        return _text(array.reshape(1))[1:-1]
+        return _text(array.reshape(1), words)[1:-1]
     block = _dumpable(array)
     text = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
-    if block.dtype.kind != "f" or np.isfinite(block).all():
+    if words is None or block.dtype.kind != "f" or np.isfinite(block).all():
         return text
     # orjson writes null for each number that JSON lacks; put the words there, in order.
-    words = [orjson.dumps(as_json(float(value))) for value in block[~np.isfinite(block)]]
+    given = [words[str(as_json(float(value)))] for value in block[~np.isfinite(block)]]
     gaps = text.split(b"null")
-    return b"".join(part for pair in zip(gaps, words, strict=False) for part in pair) + gaps[-1]
+    return b"".join(part for pair in zip(gaps, given, strict=False) for part in pair) + gaps[-1]

@@ -65,13 +65,13 @@ def read(body: bytes | bytearray, schema: Schema, limits: Limits) -> dict[str, A
         RowsError: ragged rows, or something that is not a number the dtype holds.
     """
     parser = _local.__dict__.pop("parser", None) or simdjson.Parser()
-    document = _members(_parse(parser, body), limits)
+    document = _members(parse(parser, body), limits)
     schema.check_names(document)
-    shapes = {name: _shape(name, value, limits) for name, value in document.items()}
+    shapes = {name: shape_of(name, value, limits) for name, value in document.items()}
     # An array where a number should be adds a bracket and is otherwise invisible.
-    plain = body.count(b"[") == sum(map(_brackets, shapes.values()))
+    plain = body.count(b"[") == sum(map(brackets, shapes.values()))
     tensors = {
-        name: _array(name, value, shapes[name], schema.fields[name], plain=plain)
+        name: array_of(name, value, shapes[name], schema.fields[name], plain=plain)
         for name, value in document.items()
     }
     del document
@@ -80,7 +80,12 @@ def read(body: bytes | bytearray, schema: Schema, limits: Limits) -> dict[str, A
     return tensors
 
 
-def _parse(parser: Any, body: bytes | bytearray) -> Any:
+def parse(parser: Any, body: bytes | bytearray) -> Any:
+    """Return simdjson's view of a document.
+
+    Raises:
+        MalformedBodyError: it is not JSON in UTF-8.
+    """
     if body.startswith(_BOM):
         raise MalformedBodyError("the body begins with a byte order mark, which JSON forbids")
     try:
@@ -92,7 +97,7 @@ def _parse(parser: Any, body: bytes | bytearray) -> Any:
     # simdjson refuses integers beyond 64 bits, and JavaScript writes 1e20 as one.
     rewritten = _BIG_INTEGER.sub(rb"\1e0", body) if code in _BIG_INTEGER_CODES else body
     if rewritten != body:
-        return _parse(parser, rewritten)
+        return parse(parser, rewritten)
     if _BARE_WORD.search(body):
         words = ", ".join(f'"{word}"' for word in WORDS)
         raise MalformedBodyError(f"JSON has no bare NaN or Infinity; write the strings {words}")
@@ -111,8 +116,13 @@ def _members(root: Any, limits: Limits) -> dict[str, Any]:
     return {name: root.get(name) for name in names}
 
 
-def _shape(name: str, array: Any, limits: Limits) -> tuple[int, ...]:
-    """Return the shape that the first element of each level shows, every level checked."""
+def shape_of(name: str, array: Any, limits: Limits) -> tuple[int, ...]:
+    """Return the shape that the first element of each level shows, every level checked.
+
+    Raises:
+        MalformedBodyError: it is nested too deeply.
+        RowsError: it is ragged.
+    """
     lengths: list[int] = []
     value = array
     while type(value) is simdjson.Array:
@@ -134,7 +144,8 @@ def _length(array: Any) -> int:
     return length if length < SATURATED else sum(1 for _ in array)
 
 
-def _brackets(shape: tuple[int, ...]) -> int:
+def brackets(shape: tuple[int, ...]) -> int:
+    """Return how many brackets an array of this shape opens where its rows hold plain values."""
     return sum(itertools.accumulate(shape[:-1], operator.mul, initial=1)) if shape else 0
 
 
@@ -175,7 +186,15 @@ def _refuse_ragged(name: str, parents: list[Any], length: int) -> None:
     )
 
 
-def _array(name: str, value: Any, shape: tuple[int, ...], field: Field, *, plain: bool) -> Array:
+def array_of(name: str, value: Any, shape: tuple[int, ...], field: Field, *, plain: bool) -> Array:
+    """Return the array whose `shape_of` is `shape`, in the dtype that the field has in JSON.
+
+    Where `plain` is true, the document is known to open as many brackets as its shapes say.
+
+    Raises:
+        TensorError: an array or a value stands in the place of the other.
+        RowsError: something that is not a value of the dtype's kind, or that it cannot hold.
+    """
     kind = kind_of(field.json_dtype)
     if not shape:
         return _scalar(name, value, field, kind)

@@ -18,16 +18,22 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from softxent.errors import ROWS_NAMED, RowsError, TensorError
+from softxent.errors import TensorError
 from softxent_client.wire.errors import MalformedBodyError, check_size
 from softxent_client.wire.limits import Limits
-from softxent_client.wire.schema import DTYPE_NAMES, DTYPES, MAX_RANK, SHOWN, Array, Schema
+from softxent_client.wire.schema import (
+    DTYPE_NAMES,
+    DTYPES,
+    MAX_BYTES,
+    MAX_RANK,
+    SHOWN,
+    Array,
+    Schema,
+    check_booleans,
+)
 
 LENGTH_BYTES = 8
 ALIGNMENT = 64
-MAX_BYTES = 1 << 62
-"""Product of the non-zero dimensions and the item size that NumPy can still address."""
-
 MAX_DIGITS = 20
 """Digits of the largest unsigned 64-bit integer; Python refuses 4,300 in words of its own."""
 
@@ -63,7 +69,7 @@ def decode(buffer: Buffer, schema: Schema, limits: Limits) -> dict[str, Array]:
     schema.check_ranks(tensors)
     for name, tensor in tensors.items():
         if tensor.dtype == np.bool_:
-            _check_booleans(name, tensor)
+            check_booleans(name, tensor)
     return tensors
 
 
@@ -247,18 +253,4 @@ def _check_contiguous(spans: Mapping[str, tuple[int, int]], available: int) -> N
     if position != available:
         raise MalformedBodyError(
             f"the tensors take {position} bytes, the body holds {available} after its header"
-        )
-
-
-def _check_booleans(name: str, tensor: Array) -> None:
-    flat = tensor.reshape(-1).view(np.uint8)
-    rows = np.flatnonzero(flat > 1)
-    if rows.size:
-        first = rows[:ROWS_NAMED]
-        raise RowsError(
-            f"{name} holds booleans that are neither 0 nor 1",
-            field=name,
-            rows=first.tolist(),
-            values=flat[first].tolist(),
-            total=int(rows.size),
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from softxent.errors import TensorError
+from softxent.errors import ROWS_NAMED, RowsError, TensorError
 from softxent.evaluations import CROSS_ENTROPY, PER_LOGIT, Evaluation
 from softxent.evaluations import INTEGERS as OUTPUT_INTEGERS
 
@@ -47,6 +47,9 @@ DTYPE_NAMES: Mapping[np.dtype[Any], str] = {dtype: name for name, dtype in DTYPE
 MAX_RANK = 63
 """Dimensions a tensor may have; one less than NumPy's, so that rows always have one."""
 
+MAX_BYTES = 1 << 62
+"""Product of the non-zero dimensions and the item size that NumPy can still address."""
+
 SHOWN = 64
 """Characters of an unknown name that an error repeats; a name may be as long as a body."""
 
@@ -68,6 +71,14 @@ class Field:
     min_rank: int = 0
     max_rank: int = MAX_RANK
     below: int | None = None
+
+
+class HasRank(Protocol):
+    """An array, or what describes one."""
+
+    @property
+    def ndim(self) -> int:
+        """Return how many dimensions it has."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class Schema:
             if name not in present:
                 raise TensorError(f"tensor {name} is missing", field=name)
 
-    def check_ranks(self, tensors: Mapping[str, Array]) -> None:
+    def check_ranks(self, tensors: Mapping[str, HasRank]) -> None:
         """Refuse a tensor with too few or too many dimensions.
 
         Raises:
@@ -204,3 +215,22 @@ def _output(name: str, computed: np.dtype[Any], stored: np.dtype[Any]) -> Field:
         dtype = np.dtype(OUTPUT_INTEGERS[name])
         return Field((DTYPE_NAMES[dtype],), dtype)
     return Field(FLOATS, stored) if name in PER_LOGIT else Field(FLOATS[:2], computed)
+
+
+def check_booleans(name: str, tensor: Array) -> None:
+    """Refuse booleans that came as bytes and are none.
+
+    Raises:
+        RowsError: a byte is neither 0 nor 1.
+    """
+    flat = tensor.reshape(-1).view(np.uint8)
+    rows = np.flatnonzero(flat > 1)
+    if rows.size:
+        first = rows[:ROWS_NAMED]
+        raise RowsError(
+            f"{name} holds booleans that are neither 0 nor 1",
+            field=name,
+            rows=first.tolist(),
+            values=flat[first].tolist(),
+            total=int(rows.size),
+        )

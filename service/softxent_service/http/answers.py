@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.types import Scope, Send
 
@@ -18,10 +18,17 @@ JOINED_BYTES = 32 << 10
 """Up to here the pieces are joined: one send costs less than two (about 5 us each)."""
 
 
-async def send_answer(scope: Scope, send: Send, media_type: bytes, pieces: Sequence[Piece]) -> None:
+async def send_answer(
+    scope: Scope,
+    send: Send,
+    media_type: bytes,
+    pieces: Sequence[Piece],
+    moved: Callable[[int], None],
+) -> None:
     """Send status 200 and the pieces, each waiting until the transport takes more.
 
-    Where the connection offers `Bulk`, the memory of the pieces is free to be used again after.
+    `moved` is told of bytes of a large answer that the transport took. Where the connection offers
+    `Bulk`, the memory of the pieces is free to be used again after.
     """
     size = sum(len(piece) for piece in pieces)
     await send(
@@ -33,7 +40,7 @@ async def send_answer(scope: Scope, send: Send, media_type: bytes, pieces: Seque
     )
     if size > JOINED_BYTES:
         for piece in pieces:
-            await _send_slices(send, memoryview(piece))
+            await _send_slices(send, memoryview(piece), moved)
         if (bulk := bulk_of(scope)) is not None:
             await bulk.flush()
         await send({"type": "http.response.body", "body": b""})
@@ -42,7 +49,8 @@ async def send_answer(scope: Scope, send: Send, media_type: bytes, pieces: Seque
         await send({"type": "http.response.body", "body": body})
 
 
-async def _send_slices(send: Send, view: memoryview) -> None:
+async def _send_slices(send: Send, view: memoryview, moved: Callable[[int], None]) -> None:
     for start in range(0, len(view), PIECE_BYTES):
         body = view[start : start + PIECE_BYTES]
         await send({"type": "http.response.body", "body": body, "more_body": True})
+        moved(len(body))

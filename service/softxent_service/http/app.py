@@ -12,6 +12,7 @@ from softxent_service.http.admission import Gate
 from softxent_service.http.body import Reader
 from softxent_service.http.budget import Budget
 from softxent_service.http.draining import Draining
+from softxent_service.http.evaluating import Evaluating
 from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.fixtures import fixture_routes
 from softxent_service.http.openapi import describe_routes
@@ -32,6 +33,7 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
     """Return the application; it evaluates nothing before `readiness` is warm."""
     gate = Gate(threads=settings.calls, queue=settings.queue, kernels=settings.kernels)
     budget = Budget(settings.memory_bytes, settings.kept_bytes)
+    evaluating = Evaluating(readiness, gate, settings.worker_threads)
     reader = Reader(budget, settings.body_idle_seconds, settings.body_bytes_per_second)
     app = FastAPI(
         title="softxent",
@@ -48,7 +50,7 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         *(
             Route(
                 f"/v1/{evaluation.name}",
-                EvaluationRoute(evaluation, readiness, gate, reader, settings),
+                EvaluationRoute(evaluation, evaluating, reader, settings),
                 methods=["POST"],
             )
             for evaluation in EVALUATIONS.values()

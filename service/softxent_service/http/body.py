@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.types import Receive, Scope
 
@@ -13,21 +15,26 @@ from softxent_service.http import buffers
 from softxent_service.http.admission import Patience
 from softxent_service.http.budget import Budget, Reservation
 from softxent_service.http.bulk import bulk_of
+from softxent_service.http.codings import Source, Unpacked
 from softxent_service.http.errors import (
     BodyLengthMismatchError,
     BodyTimeoutError,
     ClientGoneError,
     OverloadedError,
 )
+from softxent_service.http.negotiation import Head
 
 Buffer = bytes | memoryview
 
-LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
-"""Bytes that are reserved and waited for at a time: as many as have come, within these bounds. So
-a client that announces much and sends little holds little."""
+T = TypeVar("T")
+Reserve = Callable[[int], Awaitable[None]]
 
-BORROWED_FROM = 1 << 20
-"""Bytes that must have come before a kept buffer is lent, all of whose pages exist already."""
+LEAST_STEP, LARGEST_STEP = 64 << 10, 1 << 20
+"""Bytes that are waited for at a time: as many as have come, within these bounds."""
+
+FIRST_BYTES = 1 << 20
+"""These are reserved as they come, so that a client that announces much and sends little holds
+little; then all the rest of what is announced. Bodies of no more do not stand in line."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,31 @@ class Ceiling:
             )
 
 
+class Body:
+    """The bytes of a body, handed out once, so that they can be let go of before the call ends."""
+
+    def __init__(self, buffer: Buffer, reservation: Reservation) -> None:
+        self._buffer: Buffer | None = buffer
+        self._reservation = reservation
+        self._size = len(buffer)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def take(self) -> Buffer:
+        """Return the bytes; nothing else refers to them any more."""
+        buffer, self._buffer = self._buffer, None
+        assert buffer is not None, "a body is taken once"
+        return buffer
+
+    def free(self) -> None:
+        """Give back the memory of what was taken; nothing may refer to it."""
+        if self._reservation.buffer is not None:
+            self._reservation.hand_back()
+        else:
+            self._reservation.add(-self._size)
+
+
 @dataclass(frozen=True)
 class Reader:
     """How bodies are read: what they are held against.
@@ -68,43 +100,46 @@ class Reader:
         self,
         scope: Scope,
         receive: Receive,
-        announced: bytes | None,
+        head: Head,
         ceiling: Ceiling,
         reservation: Reservation,
         patience: Patience,
-    ) -> Buffer:
-        """Return the whole body: `bytes` if it came in one message, else a writable view.
+    ) -> Body:
+        """Return the whole body: `bytes` if it came plain in one message, else a writable view.
 
-        Nothing is allocated before `announced`, the Content-Length, is checked, and nothing is
-        zeroed: a new buffer's pages come into being as bytes arrive, and so does their
-        reservation.
+        Nothing is allocated before the Content-Length is checked, and nothing is zeroed: a new
+        buffer's pages come into being as bytes arrive. A coded body is held against the same
+        ceiling before and after it is unpacked.
 
         Raises:
             LimitExceededError: the body is, or is announced to be, over the ceiling.
-            MalformedBodyError: `announced` is not a number.
+            MalformedBodyError: the Content-Length is not a number, or the body is not so coded as
+                its head says.
             BodyLengthMismatchError: more or fewer bytes came than were announced.
             BodyTimeoutError: nothing came for `idle_seconds`, or less than `least_rate`.
             ClientGoneError: the connection ended first.
             DeadlineError: the call's time was over first.
             OverloadedError: other calls hold too many bytes.
         """
-        length = _number(announced)
+        length = _number(head.content_length)
         ceiling.check(length or 0)
         pace = _Pace(self, patience)
         try:
             async with asyncio.timeout(pace.seconds(0)) as timer:
                 piece, more = await _next_piece(receive)
-                if not more:
+                if not more and head.coding is None:
                     # A message that is already there is returned before any timer can end it.
                     patience.check()
                     ceiling.check(len(piece))
                     _check_length(len(piece), length)
-                    reservation.add(len(piece))
-                    return piece
-                source = _Source(scope, receive, piece)
+                    await reservation.grow(len(piece))
+                    return Body(piece, reservation)
+                source: Source = _Plain(scope, receive, piece, more=more)
+                if head.coding is not None:
+                    source, length = Unpacked(source, head.coding), None
                 arrival = _Arrival(source, pace, timer, reservation)
-                with self.budget.receiving(reservation, arrival.interrupt):
-                    return await arrival.whole(length, ceiling)
+                with self.budget.moving(reservation, arrival.interrupt):
+                    return Body(await arrival.whole(length, ceiling), reservation)
         except TimeoutError:
             if reservation.given_up:
                 raise OverloadedError("other calls need the memory; try again") from None
@@ -123,10 +158,10 @@ class _Pace:
         self.patience = patience
         self._began = time.monotonic()
 
-    def seconds(self, used: int) -> float:
-        """Return how long it may take until there are more than the `used` bytes."""
+    def seconds(self, received: int) -> float:
+        """Return how long it may take until more than `received` bytes have come."""
         idle = self._reader.idle_seconds
-        bought = self._began + used / self._reader.least_rate - time.monotonic()
+        bought = self._began + received / self._reader.least_rate - time.monotonic()
         return min(idle, idle + bought, self.patience.left())
 
     def pause(self, seconds: float) -> None:
@@ -134,14 +169,22 @@ class _Pace:
         self._began += seconds
 
 
-class _Source:
+class _Plain:
     """Puts the bytes of a body into buffers: those of a first message, then the rest."""
 
-    def __init__(self, scope: Scope, receive: Receive, piece: bytes) -> None:
+    window = 0
+
+    def __init__(self, scope: Scope, receive: Receive, piece: bytes, *, more: bool) -> None:
         self._receive = receive
         self._piece = memoryview(piece)
-        self._more = True
-        self._bulk = bulk_of(scope)
+        self._more = more
+        self._bulk = bulk_of(scope) if more else None
+        self._received = 0
+
+    @property
+    def received(self) -> int:
+        """Return how many bytes were handed out."""
+        return self._received
 
     async def fill(self, view: memoryview) -> int:
         """Return how many bytes were put into `view`; 0 at the end of the body.
@@ -150,12 +193,14 @@ class _Source:
             ClientGoneError: the connection ended first.
         """
         if self._bulk is not None and not self._piece:
-            return await self._bulk.fill(view)
-        while self._more and not self._piece:
-            piece, self._more = await _next_piece(self._receive)
-            self._piece = memoryview(piece)
-        size = min(len(view), len(self._piece))
-        view[:size], self._piece = self._piece[:size], self._piece[size:]
+            size = await self._bulk.fill(view)
+        else:
+            while self._more and not self._piece:
+                piece, self._more = await _next_piece(self._receive)
+                self._piece = memoryview(piece)
+            size = min(len(view), len(self._piece))
+            view[:size], self._piece = self._piece[:size], self._piece[size:]
+        self._received += size
         return size
 
 
@@ -163,7 +208,7 @@ class _Arrival:
     """A body that comes in more than one piece."""
 
     def __init__(
-        self, source: _Source, pace: _Pace, timer: asyncio.Timeout, reservation: Reservation
+        self, source: Source, pace: _Pace, timer: asyncio.Timeout, reservation: Reservation
     ) -> None:
         self._source = source
         self._pace = pace
@@ -176,22 +221,10 @@ class _Arrival:
 
     async def whole(self, length: int | None, ceiling: Ceiling) -> memoryview:
         """Return all of it."""
-        most = ceiling.limit if length is None else length
-        buffer = buffers.fresh(LEAST_STEP if length is None else length)
-        borrowed, used, got = False, 0, 1
-        while got and used < most:
-            if length is not None and not borrowed and used >= BORROWED_FROM:
-                buffer, borrowed = self._borrowed(buffer, used)
-            step = min(max(used, LEAST_STEP), LARGEST_STEP, most - used)
-            if used + step > len(buffer):
-                buffer = _grown(buffer, used, min(2 * len(buffer), most))
-            if not borrowed:
-                await self._reserve(step)
-            self._wait(self._pace.seconds(used))
-            got = await self._source.fill(buffer[used : used + step])
-            if not borrowed:
-                self._reservation.add(got - step)
-            used += got
+        if length is None:
+            buffer, used = await self._of_unknown_length(ceiling.limit)
+        else:
+            buffer, used = await self._of_known_length(length)
         if await self._source.fill(memoryview(bytearray(1))):
             ceiling.check(used + 1)
             _check_length(used + 1, length)
@@ -200,19 +233,47 @@ class _Arrival:
             self._reservation.buffer = buffer
         return buffer[:used]
 
-    def _borrowed(self, buffer: memoryview, used: int) -> tuple[memoryview, bool]:
-        kept = self._reservation.borrow(len(buffer))
-        if kept is None:
-            return buffer, False
-        kept[:used] = buffer[:used]
-        self._reservation.add(-used)
-        return kept, True
+    async def _of_unknown_length(self, most: int) -> tuple[memoryview, int]:
+        # Pages that nothing is written to take no memory.
+        buffer = buffers.fresh(most)
+        used = await self._fill(buffer[:FIRST_BYTES], 0, self._reservation.grow)
+        return buffer, await self._fill(buffer, used, self._reservation.claim)
 
-    async def _reserve(self, size: int) -> None:
+    async def _of_known_length(self, length: int) -> tuple[memoryview, int]:
+        reservation = self._reservation
+        reserve = reservation.grow if length <= FIRST_BYTES else reservation.claim
+        buffer = buffers.fresh(min(length, FIRST_BYTES))
+        used = await self._fill(buffer, 0, reserve)
+        if used < len(buffer) or used == length:
+            return buffer, used
+        whole = await self._in_line(reservation.claim_whole(length))
+        whole[:used] = buffer
+        return whole, await self._fill(whole[:length], used, None)
+
+    async def _fill(self, buffer: memoryview, used: int, reserve: Reserve | None) -> int:
+        """Fill `buffer` from `used` on; return where the body or the buffer ends."""
+        got = 1
+        while got and used < len(buffer):
+            step = min(max(used, LEAST_STEP), LARGEST_STEP, len(buffer) - used)
+            # What was unpacked lately is held twice, where the decoder looks back at it.
+            times = 2 if used < self._source.window else 1
+            if reserve is not None:
+                await self._in_line(reserve(times * step))
+            self._wait(self._pace.seconds(self._source.received))
+            got = await self._source.fill(buffer[used : used + step])
+            if reserve is not None:
+                self._reservation.add(times * (got - step))
+            self._reservation.moved(got)
+            used += got
+        return used
+
+    async def _in_line(self, claim: Awaitable[T]) -> T:
+        """Wait for memory, which is no time of the client's."""
         self._wait(self._pace.patience.left())
         began = time.monotonic()
-        await self._reservation.grow(size)
+        claimed = await claim
         self._pace.pause(time.monotonic() - began)
+        return claimed
 
     def _wait(self, seconds: float) -> None:
         if not self._reservation.given_up:
@@ -224,12 +285,6 @@ async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise ClientGoneError("the client went away before the body was complete")
     return message.get("body", b""), message.get("more_body", False)
-
-
-def _grown(buffer: memoryview, used: int, size: int) -> memoryview:
-    larger = buffers.fresh(size)
-    larger[:used] = buffer[:used]
-    return larger
 
 
 def _number(announced: bytes | None) -> int | None:

@@ -1,35 +1,39 @@
-"""Who gets memory, and who gives way when it runs out.
+"""Who gets memory, who waits for it, and who gives way when it runs out.
 
-A call reserves the bytes that it holds as they come into being; what it gave up is free again once
-the call has ended.
+A small call reserves the bytes that it holds as they come into being, or is refused. A large one
+shows with its first MiB that it comes at all; then it waits in a line until all it has announced
+is free, and is not read meanwhile, so that its client waits too. What a call gave up is free again
+once it has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from softxent_client.wire import LimitExceededError
+from softxent_service.http import buffers
 from softxent_service.http.buffers import KeptBuffers
 from softxent_service.http.errors import OverloadedError
 
+T = TypeVar("T")
+
 RETRY_SECONDS = 0.002
-"""How long calls that give way have to end before memory is asked for again."""
+"""How often the first in line looks whether there is memory for it."""
 
-LEAST_HELD = 1 << 20
-"""Bytes of a body from which on its call may have to give way, unless it comes slowly."""
+WAIT_SECONDS = 4.0
+"""How long a call may stand in line; many clients give up a write that waits for 5 s."""
 
-SLOW_RATE = 1 << 20
-"""Bytes a second below which a body gives way to one that comes faster."""
+PACE_BYTES, PACE_SECONDS = 1 << 20, 1.0
+"""A call whose client takes longer for so many bytes, either way, gives way to one that waits."""
 
-GRACE_SECONDS = 0.1
-"""A call younger than this is taken for a fast one."""
+SPARE_PART = 16
+"""Large bodies leave this part of the memory to small calls, and to what answers need."""
 
 
 def _nothing() -> None:
@@ -37,57 +41,65 @@ def _nothing() -> None:
 
 
 class Budget:
-    """Bytes that all calls together may hold, those of buffers kept between calls included."""
+    """Bytes that all calls together may hold, those of buffers kept between calls included.
+
+    Attributes:
+        line: held by the call that gets memory next; the others wait for it in order.
+    """
 
     def __init__(self, limit: int, kept_limit: int = 0) -> None:
         self.limit = limit
         self.used = 0
+        self.line = asyncio.Lock()
         self._kept = KeptBuffers(kept_limit)
         self._lock = threading.Lock()
-        self._receiving: list[Reservation] = []
+        self._moving: list[Reservation] = []
 
     @contextlib.contextmanager
-    def receiving(self, reservation: Reservation, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Hold the place of a call whose body arrives; `interrupt` ends its waiting for more."""
+    def moving(self, reservation: Reservation, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Hold the place of a call whose body or answer moves; `interrupt` ends its waiting."""
         reservation.interrupt = interrupt
-        self._receiving.append(reservation)
+        reservation.begin()
+        self._moving.append(reservation)
         try:
             yield
         finally:
-            self._receiving.remove(reservation)
+            self._moving.remove(reservation)
+            reservation.interrupt = _nothing
 
-    def make_room(self, reservation: Reservation, size: int) -> bool:
-        """Give up other calls whose body arrives, for `size` bytes; return whether there are any.
+    def spare(self, reservation: Reservation) -> int:
+        """Return how much a large body must leave free: nothing if it has all to itself."""
+        return 0 if self.used == reservation.size else self.limit // SPARE_PART
 
-        If everyone kept what he has, nobody could go on. Those that come slowly go first, the
-        slowest before all; then the youngest that hold more than next to nothing, down to the one
-        that asks.
+    def make_room(self, reservation: Reservation, size: int) -> None:
+        """Give up calls that move, for `size` bytes of the one that is first in line.
+
+        Those whose client is slow go, the slowest first. If all that is held is held by calls
+        that stand in line, none of them could ever go on: then the youngest goes.
         """
-        leaving = sum(call.size for call in self._receiving if call.given_up)
-        while leaving < size:
-            call = self._next_to_go(reservation)
-            if call is None:
-                break
+        lacking = self.used + size + self.spare(reservation) - self.limit
+        lacking -= sum(call.size for call in self._moving if call.given_up)
+        while lacking > 0 and (call := self._next_to_go(reservation)):
             call.give_up()
-            leaving += call.size
-        return leaving > 0
+            lacking -= call.size
 
     def _next_to_go(self, reservation: Reservation) -> Reservation | None:
-        staying = [call for call in self._receiving if not call.given_up]
-        slow = [c for c in staying if c.size and c is not reservation and c.rate() < SLOW_RATE]
-        if slow and reservation.rate() > (slowest := min(slow, key=Reservation.rate)).rate():
+        others = [c for c in self._moving if c.size and not c.given_up and c is not reservation]
+        slowest = max(others, key=Reservation.lateness, default=None)
+        if slowest and slowest.lateness() > max(PACE_SECONDS, reservation.lateness()):
             return slowest
-        holders = [c for c in staying if c.size >= LEAST_HELD or c is reservation]
-        return holders[-1] if holders and holders[-1] is not reservation else None
+        waiting = [call for call in others if call.waits]
+        stuck = self.used == reservation.size + sum(call.size for call in waiting)
+        return waiting[-1] if waiting and stuck else None
 
-    def take(self, size: int) -> None:
-        """Reserve some bytes.
+    def take(self, size: int, spare: int = 0) -> None:
+        """Reserve some bytes, such that `spare` ones are left.
 
         Raises:
             OverloadedError: others hold too many.
         """
         with self._lock:
-            if self.used + size > self.limit:
+            if self.used + size + spare > self.limit:
                 raise OverloadedError(
                     f"the calls in progress hold {self.used} of {self.limit} bytes; try again"
                 )
@@ -120,20 +132,17 @@ class Reservation:
 
     Attributes:
         buffer: holds the call's body, and is all reserved; None if there is none of its own.
+        waits: whether the call stands in line.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._began = time.monotonic()
+        self.begin()
         self.size = 0
         self.given_up = False
+        self.waits = False
         self.buffer: memoryview | None = None
         self.interrupt: Callable[[], None] = _nothing
-
-    def rate(self) -> float:
-        """Return how many bytes a second the call has come to hold, not counting its waits."""
-        age = time.monotonic() - self._began
-        return math.inf if age < GRACE_SECONDS else self.size / age
 
     def __enter__(self) -> Self:
         return self
@@ -144,14 +153,22 @@ class Reservation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.buffer = None
         self.add(-self.size)
 
-    def borrow(self, size: int) -> memoryview | None:
-        """Return a kept buffer of at least `size` bytes, if there is one; all of it is reserved."""
-        buffer = self._budget.lend(size)
-        if buffer is not None:
-            self.size += len(buffer)
-        return buffer
+    def lateness(self) -> float:
+        """Return for how many seconds the client has been at PACE_BYTES; 0 where it must wait."""
+        return 0.0 if self.waits else time.monotonic() - self._since
+
+    def begin(self) -> None:
+        """Let the client's time begin now."""
+        self._moved, self._since = 0, time.monotonic()
+
+    def moved(self, size: int) -> None:
+        """Take note of bytes that came or went."""
+        self._moved += size
+        if self._moved >= PACE_BYTES:
+            self.begin()
 
     def hand_back(self) -> None:
         """Let later calls have the buffer; nobody may read or write it any more."""
@@ -166,20 +183,58 @@ class Reservation:
         self.interrupt()
 
     async def grow(self, size: int) -> None:
-        """Reserve bytes of a body that arrives; wait for them where others give way.
+        """Reserve bytes of a small body; wait in line only where there are none at once.
 
         Raises:
-            LimitExceededError, OverloadedError: as `add`.
+            LimitExceededError, OverloadedError: as `claim`.
         """
-        while True:
-            try:
-                return self.add(size)
-            except OverloadedError:
-                if not self._budget.make_room(self, size):
-                    raise
-            began = time.monotonic()
-            await asyncio.sleep(RETRY_SECONDS)
-            self._began += time.monotonic() - began
+        try:
+            self.add(size)
+        except OverloadedError:
+            await self.claim(size)
+
+    async def claim(self, size: int) -> None:
+        """Reserve bytes of a large body; wait in line for them.
+
+        Raises:
+            LimitExceededError: as `add`.
+            OverloadedError: they were not free in WAIT_SECONDS.
+        """
+        await self._in_line(size, lambda: self._take(size, self._budget.spare(self)))
+
+    async def claim_whole(self, size: int) -> memoryview:
+        """Return a buffer of at least `size` bytes, reserved in place of all that the call has.
+
+        Raises:
+            LimitExceededError, OverloadedError: as `claim`.
+        """
+        return await self._in_line(size - self.size, lambda: self._take_buffer(size))
+
+    async def _in_line(self, size: int, take: Callable[[], T]) -> T:
+        self._check(size)
+        began, self.waits = time.monotonic(), True
+        try:
+            async with asyncio.timeout(WAIT_SECONDS), self._budget.line:
+                while True:
+                    try:
+                        return take()
+                    except OverloadedError:
+                        self._budget.make_room(self, size)
+                    await asyncio.sleep(RETRY_SECONDS)
+        except TimeoutError:
+            raise OverloadedError(f"no memory was free for {WAIT_SECONDS:g} s; try again") from None
+        finally:
+            self._since += time.monotonic() - began
+            self.waits = False
+
+    def _take_buffer(self, size: int) -> memoryview:
+        kept = self._budget.lend(size)
+        if kept is None:
+            self._take(size - self.size, self._budget.spare(self))
+            return buffers.fresh(size)
+        self._budget.give_back(self.size)
+        self.size = len(kept)
+        return kept
 
     def add(self, size: int) -> None:
         """Reserve more bytes, or free some if negative.
@@ -188,6 +243,18 @@ class Reservation:
             LimitExceededError: the call alone would hold more than there is.
             OverloadedError: with the others it would.
         """
+        self._check(size)
+        if size > 0:
+            self._take(size, 0)
+        else:
+            self._budget.give_back(-size)
+            self.size += size
+
+    def _take(self, size: int, spare: int) -> None:
+        self._budget.take(size, spare)
+        self.size += size
+
+    def _check(self, size: int) -> None:
         if self.size + size > self._budget.limit:
             raise LimitExceededError(
                 f"the call needs more than the limit memory_bytes of {self._budget.limit} bytes; "
@@ -195,8 +262,3 @@ class Reservation:
                 limit_name="memory_bytes",
                 limit=self._budget.limit,
             )
-        if size > 0:
-            self._budget.take(size)
-        else:
-            self._budget.give_back(-size)
-        self.size += size

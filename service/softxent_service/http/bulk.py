@@ -44,6 +44,9 @@ class Bulk(Protocol):
     async def flush(self) -> None:
         """Wait until the system has all that was sent, so that its memory may be used again."""
 
+    def abort(self) -> None:
+        """End the connection at once."""
+
 
 def bulk_of(scope: Scope) -> Bulk | None:
     """Return what a request's connection offers; None for small bodies and plain connections."""
@@ -200,10 +203,16 @@ class _Exchange:
 
     async def flush(self) -> None:
         transport = self._protocol.transport
+        if transport.is_closing():
+            return
         before = transport.get_write_buffer_limits()
         transport.set_write_buffer_limits(0)
         await self._protocol.flow.drain()
-        transport.set_write_buffer_limits(before[1], before[0])
+        if not transport.is_closing():
+            transport.set_write_buffer_limits(before[1], before[0])
+
+    def abort(self) -> None:
+        self._protocol.transport.abort()
 
 
 def _announced(headers: Mapping[bytes, bytes]) -> int:

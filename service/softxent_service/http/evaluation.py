@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
-import numpy.typing as npt
 from starlette.types import Receive, Scope, Send
 
-from softxent import Options
-from softxent.evaluations import IN_PLACE, PER_LOGIT, Evaluation
+from softxent.evaluations import Evaluation
 from softxent_client.wire import (
     JSON,
     MEDIA_TYPES,
@@ -19,46 +16,36 @@ from softxent_client.wire import (
     Limits,
     json_form,
     result_tensors,
+    safetensors_form,
 )
-from softxent_service.http.admission import Gate, Patience
+from softxent_client.wire.json_blocks import Reserve
+from softxent_service.http.admission import Patience
 from softxent_service.http.answers import Piece, send_answer
-from softxent_service.http.body import Buffer, Ceiling, Reader
+from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.bulk import bulk_of
+from softxent_service.http.evaluating import (
+    ON_LOOP_BINARY,
+    ON_LOOP_JSON,
+    Evaluating,
+    Form,
+    Question,
+)
 from softxent_service.http.negotiation import Head, read_head, seconds_of
 from softxent_service.http.query import Query, read_query
-from softxent_service.http.readiness import Evaluate, Readiness
 from softxent_service.settings import Settings
 
-Array = npt.NDArray[Any]
-
-ON_LOOP_BYTES = {JSON: 16 << 10, SAFETENSORS: 64 << 10}
-"""Bodies up to this size are evaluated on the event loop, by the serial kernel. Decoding,
-evaluating and encoding took 115 us for 8 KiB of JSON, 155 us for 21 KiB, 105 us for 32 KiB of the
-binary form, 125 us for 64 KiB and 155 us for 128 KiB, where a hop to a thread and back took
-150 us (two shared cores, float32)."""
-
-
-LONGEST_NUMBERS = {2: 15, 4: 15, 8: 24}
-"""Characters of a number, by the bytes that it takes in memory."""
-
-ITEMSIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+ON_LOOP_BYTES = {JSON: ON_LOOP_JSON, SAFETENSORS: ON_LOOP_BINARY}
 
 
 class EvaluationRoute:
     """A plain ASGI endpoint: no request model and no dependency stands before the kernel."""
 
     def __init__(
-        self,
-        evaluation: Evaluation,
-        readiness: Readiness,
-        gate: Gate,
-        reader: Reader,
-        settings: Settings,
+        self, evaluation: Evaluation, evaluating: Evaluating, reader: Reader, settings: Settings
     ) -> None:
         self._evaluation = evaluation
-        self._readiness = readiness
-        self._gate = gate
+        self._evaluating = evaluating
         self._reader = reader
         self._settings = settings
         self._limits = settings.limits
@@ -66,7 +53,7 @@ class EvaluationRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised and becomes a problem document."""
-        evaluate = self._readiness.evaluate
+        self._evaluating.readiness.check()
         settings = self._settings
         head = read_head(scope)
         query = read_query(scope["query_string"], head.form, self._evaluation)
@@ -75,22 +62,15 @@ class EvaluationRoute:
         )
         with Reservation(self._reader.budget) as reservation:
             ceiling = self._ceilings[head.form]
-            body = await self._reader.read(
-                scope, receive, head.content_length, ceiling, reservation, patience
-            )
-            if len(body) <= ON_LOOP_BYTES[head.form]:
-                alone = partial(evaluate, num_threads=1)
-                pieces = answer(alone, body, query, head, self._limits, reservation)
+            body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
+            form = form_of(body, query, head, self._limits)
+            pieces = await self._evaluating.answer(form, reservation, patience, receive)
+            media_type = head.answer_form.encode()
+            if (bulk := bulk_of(scope)) is None:
+                await send_answer(scope, send, media_type, pieces, reservation.moved)
             else:
-                turn = partial(self._gate.turns.take, patience)
-                shared = partial(evaluate, num_threads=settings.threads, turn=turn)
-                pieces = await self._gate.run(
-                    lambda: answer(shared, body, query, head, self._limits, reservation),
-                    patience,
-                    receive,
-                )
-            await send_answer(scope, send, head.answer_form.encode(), pieces)
-            if bulk_of(scope) is not None:
+                with self._reader.budget.moving(reservation, bulk.abort):
+                    await send_answer(scope, send, media_type, pieces, reservation.moved)
                 reservation.hand_back()
 
 
@@ -104,52 +84,20 @@ def ceilings(limits: Limits) -> dict[str, Ceiling]:
     }
 
 
-def answer(
-    evaluate: Evaluate,
-    body: Buffer,
-    query: Query,
-    head: Head,
-    limits: Limits,
-    reservation: Reservation,
-) -> Sequence[Piece]:
-    """Decode, evaluate, encode; an output that may takes the place of a writable body's logits.
+def form_of(body: Body, query: Query, head: Head, limits: Limits) -> Form:
+    """Return how a body of this media type is decoded, and its answer encoded."""
+    schema = REQUEST(query.logits_dtype, query.evaluation)
 
-    Raises:
-        SoftxentError: the body is malformed, too large in some respect, or has no meaning; there
-            is no memory for it, no time, or nobody who waits.
-    """
-    decoding = json_form.DECODING_BYTES * len(body) if head.form == JSON else 0
-    reservation.add(decoding)
-    form = MEDIA_TYPES[head.form]
-    tensors = form.decode(body, REQUEST(query.logits_dtype, query.evaluation), limits)
-    reservation.add(-decoding)
-    out = _in_place(tensors["logits"], query.options)
-    held = sum(tensor.nbytes for tensor in tensors.values()) if head.form == JSON else 0
-    reservation.add(held + answer_bytes(tensors["logits"], query.options, out, head.answer_form))
-    results = evaluate(tensors, query.options, query.evaluation, out=out)
-    encoded: Sequence[Piece] = list(MEDIA_TYPES[head.answer_form].encode(result_tensors(results)))
-    return encoded
-
-
-def answer_bytes(
-    logits: Array, options: Options, out: Mapping[str, Array], answer_form: str
-) -> int:
-    """Return how many bytes outputs may take, and their text where they are sent as JSON."""
-    itemsize = ITEMSIZES[str(options.output_dtype or logits.dtype.name)]
-    text = 3 + LONGEST_NUMBERS[itemsize] if answer_form == JSON else 0
-    size = 0
-    for name in options.outputs:
-        if name in PER_LOGIT:
-            size += logits.size * ((0 if name in out else itemsize) + text)
+    def decode(reserve: Reserve) -> Question:
+        if head.form == JSON:
+            tensors = json_form.decode(body.take(), schema, limits, reserve)
+            body.free()
         else:
-            size += logits.size // max(1, logits.shape[-1]) * (8 + text)
-    return size
+            tensors = safetensors_form.decode(body.take(), schema, limits)
+        as_text = query.options.outputs if head.answer_form == JSON else ()
+        return Question(query.evaluation, tensors, query.options, as_text=as_text)
 
+    def encode(results: dict[str, Any]) -> Sequence[Piece]:
+        return list(MEDIA_TYPES[head.answer_form].encode(result_tensors(results)))
 
-def _in_place(logits: Array, options: Options) -> dict[str, Array]:
-    """Return what takes the logits' place."""
-    if logits.flags.writeable and options.output_dtype in (None, logits.dtype.name):
-        for name in IN_PLACE:
-            if name in options.outputs:
-                return {name: logits}
-    return {}
+    return Form(decode, encode, small=len(body) <= ON_LOOP_BYTES[head.form])

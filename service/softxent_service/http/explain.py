@@ -13,7 +13,7 @@ from softxent_client.wire import JSON, Limits, json_form
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
 from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import send_answer
-from softxent_service.http.body import Buffer, Ceiling, Reader
+from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
@@ -53,20 +53,21 @@ class ExplainRoute:
         )
         with Reservation(self._reader.budget) as reservation:
             body = await self._reader.read(
-                scope, receive, head.content_length, self._ceiling, reservation, patience
+                scope, receive, head, self._ceiling, reservation, patience
             )
-            reservation.add(json_form.DECODING_BYTES * len(body))
-            text = await self._gate.run(lambda: answer(body, settings.limits), patience, receive)
-            await send_answer(scope, send, JSON.encode(), [text])
+            text = await self._gate.run(
+                lambda: answer(body, settings.limits, reservation), patience, receive
+            )
+            await send_answer(scope, send, JSON.encode(), [text], reservation.moved)
 
 
-def answer(body: Buffer, limits: Limits) -> bytes:
+def answer(body: Body, limits: Limits, reservation: Reservation) -> bytes:
     """Return the explanation as JSON; every number of it is finite, what is not defined is null.
 
     Raises:
         SoftxentError: the body is malformed, too large in some respect, or has no meaning.
     """
-    given: dict[str, Any] = dict(json_form.decode(body, EXPLAIN, limits))
+    given: dict[str, Any] = dict(json_form.decode(body.take(), EXPLAIN, limits, reservation.add))
     if "label" in given:
         given["label"] = int(given["label"])
     return orjson.dumps(explain(**given), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from starlette.types import Scope
 
 from softxent_client.wire import JSON, MEDIA_TYPES
+from softxent_service.http.codings import CODINGS
 from softxent_service.http.errors import (
     MalformedRequestError,
     NotAcceptableError,
@@ -16,17 +17,22 @@ from softxent_service.http.errors import (
 
 FORMS = tuple(MEDIA_TYPES)
 
-CODINGS = {b"content-encoding": (b"identity", b""), b"transfer-encoding": (b"chunked",)}
-"""Headers that name how a body is coded, and what is read here; an empty list is no coding."""
+PLAIN = (b"identity", b"")
+"""What Content-Encoding says of a body that is not coded; an empty list is no coding."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a request's headers say about its body and its answer."""
+    """What a request's headers say about its body and its answer.
+
+    Attributes:
+        coding: a key of `CODINGS`, None for a plain body.
+    """
 
     form: str
     answer_form: str
     content_length: bytes | None
+    coding: bytes | None
     timeout: bytes | None
 
 
@@ -38,7 +44,7 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             there are two media types.
         NotAcceptableError: the client accepts no form that is written here.
     """
-    content_type = accept = length = timeout = None
+    content_type = accept = length = coding = timeout = None
     for name, value in scope["headers"]:
         if name == b"content-type":
             if content_type is not None:
@@ -52,12 +58,28 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             timeout = value
         elif name == b"accept":
             accept = value if accept is None else accept + b"," + value
-        elif name in CODINGS and value.lower() not in CODINGS[name]:
-            field = name.decode()
-            raise UnsupportedMediaTypeError(
-                "compressed bodies are not read here; send it plain", field=field
-            )
-    return Head(*_negotiate(content_type, accept, forms), length, timeout)
+        elif name == b"content-encoding":
+            coding = value if coding is None else coding + b"," + value
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise _not_read(value, ["chunked"], "transfer-encoding")
+    forms_of_both = _negotiate(content_type, accept, forms)
+    return Head(*forms_of_both, length, _coding(coding or b""), timeout)
+
+
+def _coding(named: bytes) -> bytes | None:
+    coding = named.strip().lower()
+    if coding in PLAIN:
+        return None
+    if coding not in CODINGS:
+        raise _not_read(named, [name.decode() for name in CODINGS], "content-encoding")
+    return coding
+
+
+def _not_read(given: bytes, known: list[str], field: str) -> UnsupportedMediaTypeError:
+    return UnsupportedMediaTypeError(
+        f"{field} {given.decode('latin-1')!r} is not read here; known are {', '.join(known)}",
+        field=field,
+    )
 
 
 @lru_cache(maxsize=256)

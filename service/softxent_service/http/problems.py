@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from softxent import errors as library
 from softxent_client.wire import errors as wire
 from softxent_service.http import errors as http
+from softxent_service.http.codings import CODINGS
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -43,6 +44,8 @@ calls in progress end in fractions of a second."""
 _HEADERS: dict[int, dict[str, str]] = {
     # What is left of the body would be taken for the next request.
     408: {"connection": "close"},
+    # RFC 9110, 15.5.16: what could have been sent.
+    415: {"accept-encoding": ", ".join(coding.decode() for coding in CODINGS)},
 }
 
 _LONGEST_TEXT = 1000
@@ -102,6 +105,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, library.SoftxentError)
+    # The frames of its traceback hold the call's body, until the refusal is sent.
+    error.__traceback__ = error.__context__ = None
     return problem_of(error)
 
 

@@ -35,6 +35,15 @@ class Readiness:
         """Return why no new requests should be sent here, None if they should."""
         return "the service stops" if self.stopping else self.reason
 
+    def check(self) -> None:
+        """Refuse what cannot be evaluated yet.
+
+        Raises:
+            NotReadyError: the warm-up has not finished.
+        """
+        if self._evaluate is None:
+            raise NotReadyError(f"not ready: {self.reason}")
+
     @property
     def evaluate(self) -> Evaluate:
         """Return `softxent.front.evaluate`.
@@ -42,8 +51,8 @@ class Readiness:
         Raises:
             NotReadyError: the warm-up has not finished.
         """
-        if self._evaluate is None:
-            raise NotReadyError(f"not ready: {self.reason}")
+        self.check()
+        assert self._evaluate is not None
         return self._evaluate
 
     def warm_up(self) -> None:

@@ -39,7 +39,8 @@ class Info(BaseModel):
     dtypes: list[str]
     media_types: list[str]
     outputs: list[str]
-    threads: int
+    workers: int = Field(description="Processes at this address; limits hold for each.")
+    threads: int = Field(description="Kernel threads of each of them.")
     threading_layer: str | None = Field(description="null until a parallel kernel has run.")
     limits: LimitsInfo
 
@@ -97,7 +98,8 @@ def describe(settings: Settings, threading_layer: str | None) -> Info:
         dtypes=list(LOGITS_DTYPES),
         media_types=list(MEDIA_TYPES),
         outputs=list(softxent.OUTPUTS),
-        threads=settings.threads,
+        workers=settings.workers,
+        threads=settings.worker_threads,
         threading_layer=threading_layer,
         limits=LimitsInfo(
             **vars(settings.limits),

@@ -9,47 +9,81 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from types import FrameType
 
 import uvicorn
 
+from softxent_service.http.answers import PIECE_BYTES
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
 from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
+from softxent_service.http.workers import Supervisor
+from softxent_service.machine import give_freed_memory_back
 from softxent_service.settings import Settings
 
 logger = logging.getLogger("softxent")
 
 BACKLOG = 2048
 
+TICK_SECONDS = 0.05
+"""How soon a process that is not ready yet sees that it is told to stop."""
+
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then end with status 0; with 1 if the kernels fail."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-    )
+    _log_to_stderr(settings)
     listener = _listen_unix(settings.uds) if settings.uds else _listen(settings.host, settings.port)
+    logger.info(
+        "softxent on %s, workers: %d, documentation under /docs",
+        _url(listener, settings),
+        settings.workers,
+    )
+    try:
+        if settings.workers > 1:
+            sys.exit(Supervisor(_work, settings, listener).run())
+        _serve(settings, listener, _nothing, at_once=True)
+    finally:
+        if settings.uds:
+            settings.uds.unlink(missing_ok=True)
+
+
+def _work(settings: Settings, listener: socket.socket, ready: Connection, at_once: bool) -> None:
+    """Be one of several processes; see `workers.Work`."""
+    _log_to_stderr(settings)
+    _serve(settings, listener, ready.close, at_once=at_once)
+
+
+def _serve(
+    settings: Settings, listener: socket.socket, when_ready: Callable[[], None], *, at_once: bool
+) -> None:
+    give_freed_memory_back()
     readiness = Readiness()
     server = _Server(_config(settings, readiness), readiness, settings.drain_seconds)
     # uvicorn puts these back and raises the signal again once it has stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
-    logger.info(
-        "softxent on %s, %d kernel threads, documentation under /docs",
-        _url(listener, settings),
-        settings.threads,
-    )
-    warming = Thread(target=_warm_up, args=(readiness, server, settings.threads), daemon=True)
+    warming = Thread(target=_warm_up, args=(readiness, server, settings, when_ready), daemon=True)
     warming.start()
-    try:
-        server.run(sockets=[listener])
-    finally:
-        if settings.uds:
-            settings.uds.unlink(missing_ok=True)
+    while not at_once and warming.is_alive() and not readiness.stopping:
+        warming.join(TICK_SECONDS)
+    server.run(sockets=[listener])
     _end(warming, readiness)
+
+
+def _nothing() -> None:
+    """Tell nobody."""
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    process = "%(process)d " if settings.workers > 1 else ""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format=f"%(asctime)s {process}%(levelname)s %(message)s"
+    )
 
 
 class _Server(uvicorn.Server):
@@ -111,9 +145,12 @@ def _url(listener: socket.socket, settings: Settings) -> str:
 
 def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
+    # As a body: silent for so long, or that much behind the least rate.
+    answer_seconds = settings.body_idle_seconds + PIECE_BYTES / settings.body_bytes_per_second
+    bounds = Bounds(settings.request_head_bytes, settings.connections, answer_seconds)
     return uvicorn.Config(
         create_app(settings, readiness),
-        http=protocol(Bounds(settings.request_head_bytes, settings.connections)),  # type: ignore[arg-type]
+        http=protocol(bounds),  # type: ignore[arg-type]
         loop="auto",
         ws="none",
         lifespan="off",
@@ -130,7 +167,12 @@ def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
     )
 
 
-def _warm_up(readiness: Readiness, server: uvicorn.Server, threads: int) -> None:
+def _warm_up(
+    readiness: Readiness,
+    server: uvicorn.Server,
+    settings: Settings,
+    when_ready: Callable[[], None],
+) -> None:
     try:
         readiness.warm_up()
     except KernelsError as error:
@@ -138,7 +180,9 @@ def _warm_up(readiness: Readiness, server: uvicorn.Server, threads: int) -> None
         logger.error("%s", error)
         server.should_exit = True
     else:
-        logger.info("ready: %d kernel threads on the %s layer", threads, readiness.threading_layer)
+        threads, layer = settings.worker_threads, readiness.threading_layer
+        logger.info("ready: %d kernel threads on the %s layer", threads, layer)
+        when_ready()
 
 
 def _end(warming: Thread, readiness: Readiness) -> None:
