@@ -122,9 +122,10 @@ $(READY): requirements.lock pyproject.toml
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r tests/$*/requirements.txt
 	@touch $@
 
-# Serving stacks pin what they need, so each has an environment of its own; torch alone is shared.
+# Serving stacks pin what they need, so each has an environment of its own, which stays when others are
+# made again; torch alone is shared.
 .venv-http/%/.ready: export UV_PYTHON_DOWNLOADS := never
-.venv-http/%/.ready: benchmarks/http_peers/%.txt $(PEERS)
+.venv-http/%/.ready: benchmarks/http_peers/%.txt | $(PEERS)
 	@echo "setup: making .venv-http/$* with a serving stack to compare with"
 	@$(BIN)/python -m venv --clear .venv-http/$*
 	@$(BIN)/python -m uv pip install --quiet --python .venv-http/$*/bin/python -r $<
