@@ -113,3 +113,14 @@ def fail(url: str, body: bytes, ending: str) -> None:
             assert (status, slug(answer)) == (504, "deadline-exceeded")
         else:
             client.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_an_answer_that_waits_to_be_read_is_not_overwritten(any_url: str) -> None:
+    body, expected = called(np.float32, ROWS, 3)
+    with connect(any_url) as client:
+        client.sendall(head(len(body), BINARY) + body)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        for _ in range(3):
+            assert post(any_url, poison(np.float32), BINARY).status_code == 200
+        answer = b"".join(iter(lambda: client.recv(MIB), b""))
+    assert_bits(answer, {name: expected[name] for name in ("loss", "gradient")})
