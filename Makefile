@@ -16,7 +16,7 @@ HTTP_PEERS := $(patsubst benchmarks/http_peers/%.txt,.venv-http/%/.ready,$(wildc
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
-		do printf '%-16s %s\n' "$$verb" "$$what"; done
+		do printf '%-18s %s\n' "$$verb" "$$what"; done
 
 run: $(READY) ## serve on 127.0.0.1:8000; ARGS="--port 9000" passes flags
 	@echo "run: softxent serve $(ARGS)"

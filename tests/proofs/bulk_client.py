@@ -57,7 +57,7 @@ def small_call(url: str, body: bytes, media_type: str = JSON) -> BulkCall:
 
 
 class BulkClient:
-    """One client: a connection at a time, one call after another."""
+    """One client: a kept connection at a time, one call after another."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -66,8 +66,7 @@ class BulkClient:
 
     def call(self, call: BulkCall) -> Outcome:
         """Send a request and check its answer; the connection goes on if both are whole."""
-        connection = self._connection or connect(self._url)
-        self._connection = None
+        connection, self._connection = self.connect(), None
         began = time.monotonic()
         try:
             sent = _send(connection, memoryview(call.request))
@@ -83,11 +82,17 @@ class BulkClient:
         except BaseException:
             connection.close()
             raise
-        if sent == len(call.request):
+        if sent == len(call.request) and headers.get("connection") != "close":
             self._connection = connection
         else:
             connection.close()
         return outcome
+
+    def connect(self) -> Connection:
+        """Return the connection for the next call."""
+        if self._connection is None:
+            self._connection = connect(self._url)
+        return self._connection
 
     def close(self) -> None:
         """End the connection."""
