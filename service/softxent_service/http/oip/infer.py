@@ -86,8 +86,10 @@ class InferRoute:
 
     def _ceiling(self, head: InferHead) -> Ceiling:
         limits = self._settings.limits
+        of_json = Ceiling("json_bytes", limits.json_bytes)
+        of_json.check(head.header_length or 0)
         if head.header_length is None:
-            return Ceiling("json_bytes", limits.json_bytes)
+            return of_json
         return Ceiling("binary_bytes", limits.binary_bytes)
 
 
