@@ -86,10 +86,8 @@ class InferRoute:
 
     def _ceiling(self, head: InferHead) -> Ceiling:
         limits = self._settings.limits
-        of_json = Ceiling("json_bytes", limits.json_bytes)
-        of_json.check(head.header_length or 0)
         if head.header_length is None:
-            return of_json
+            return Ceiling("json_bytes", limits.json_bytes)
         return Ceiling("binary_bytes", limits.binary_bytes)
 
 
@@ -132,6 +130,7 @@ class _Call:
     def _read(self, body: Body, reserve: Reserve) -> None:
         self.timing.end_of("queue")
         limits, length = self.settings.limits, self.head.header_length
+        Ceiling("json_bytes", limits.json_bytes).check(self._text_bytes(body))
         parsing = PARSING_BYTES * self._text_bytes(body)
         reserve(parsing)
         self.request = oip_form.decode(body.take(), length, self.evaluation, limits)
