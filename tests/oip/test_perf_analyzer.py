@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-
-DATA = {
-    "data": [
-        {
-            "logits": {"content": np.linspace(-3, 3, 60).tolist(), "shape": [6, 10]},
-            "labels": {"content": [0, 1, 2, 3, 4, 9], "shape": [6]},
-        }
-    ]
-}
+DOCUMENT = (Path(__file__).parents[2] / "docs/open-inference.md").read_text(encoding="utf-8")
+DATA = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)[-1]
 
 
 def test_a_short_run(shared_memory_url: str, tmp_path: Path) -> None:
     program = shutil.which("perf_analyzer", path=str(Path(sys.executable).parent))
     assert program is not None
     given = tmp_path / "inputs.json"
-    given.write_text(json.dumps(DATA))
+    given.write_text(DATA)
     flags = [
         "-m",
         "cross_entropy",
@@ -35,7 +27,7 @@ def test_a_short_run(shared_memory_url: str, tmp_path: Path) -> None:
     ]
     bounds = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "-r", "3"]
     ended = subprocess.run(
-        [program, *flags, "--shape", "logits:6,10", "--shape", "labels:6", *bounds, "-s", "90"],
+        [program, *flags, *bounds, "-s", "90"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -253,5 +253,12 @@ def test_a_running_service_answers_after_all_of_this(service_url: str) -> None:
     assert_alive(service_url)
     with running_service("--binary-bytes=100000") as url:
         body, headers = binary(batch(100, 300))
-        answer = post(url, body, **headers)
-        assert_problem(answer, 413, "limit-exceeded")
+        assert_problem(post(url, body, **headers), 413, "limit-exceeded")
+
+
+def test_json_is_held_against_its_own_limit_also_before_bytes(small_service_url: str) -> None:
+    for spaces in (0, 150):
+        body, headers = message(TEXT[:100] + b" " * spaces)
+        answer = post(small_service_url, body, **headers)
+        word = "limit-exceeded" if spaces else "malformed-body"
+        assert answer.json()["type"] == f"urn:softxent:problem:{word}"

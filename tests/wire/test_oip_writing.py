@@ -90,7 +90,8 @@ def test_large_json_comes_in_pieces() -> None:
 
 
 def test_what_lies_in_shared_memory_is_only_named() -> None:
-    encoded = written(RESULTS, Output("gradient", binary=False, region=Region("r", 4, 99)))
+    given = {"gradient": RESULTS["gradient"]}
+    encoded = written(given, Output("gradient", binary=False, region=Region("r", 4, 99)))
     (output,) = json.loads(joined(encoded))["outputs"]
     assert output == {
         "name": "gradient",

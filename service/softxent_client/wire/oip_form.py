@@ -7,8 +7,10 @@ views into the buffer it was handed, `encode` views of the arrays it was handed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import orjson
 from softxent_client.wire.json_form import WORDS_AS, pieces
 from softxent_client.wire.oip_reader import decode
 from softxent_client.wire.oip_types import DATATYPES, NAMES, PLACE, Output, Placed, Region, Request
-from softxent_client.wire.schema import DTYPE_NAMES, Array
+from softxent_client.wire.schema import DTYPE_NAMES
 
 __all__ = [
     "DATATYPES",
@@ -64,7 +66,7 @@ def encode(
     data: list[memoryview] = []
     for output in request.outputs:
         array = np.asarray(results[output.name], order="C")
-        text.append(_described(output, array))
+        text.append(_described(output, array.dtype, array.shape))
         if output.binary:
             data.append(array.reshape(-1).view(np.uint8).data)
         elif output.region is None:
@@ -89,25 +91,29 @@ def _opening(
     given = {} if request.given_id is None else {"id": request.given_id}
     text = orjson.dumps({**given, "model_name": model, "model_version": version})[:-1]
     asked = {output.name for output in request.outputs}
-    sums = [
-        orjson.dumps(name) + b":" + b"".join(pieces(np.asarray(value), words))
-        for name, value in results.items()
-        if name not in asked
-    ]
+    sums = {name: value for name, value in results.items() if name not in asked}
     if sums:
-        text += b',"parameters":{%s}' % b",".join(sums)
+        text += b',"parameters":' + _numbers(sums, words)
     return text + b',"outputs":['
 
 
-def _described(output: Output, array: Array) -> bytes:
+def _numbers(named: Mapping[str, Any], words: Mapping[str, bytes] | None) -> bytes:
+    if all(map(math.isfinite, named.values())):
+        return orjson.dumps(named)
+    texts = ((name, b"".join(pieces(np.asarray(v), words))) for name, v in named.items())
+    return b"{%s}" % b",".join(orjson.dumps(name) + b":" + text for name, text in texts)
+
+
+@lru_cache(maxsize=256)
+def _described(output: Output, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """Return the JSON of an output, open for its data."""
     entry: dict[str, Any] = {
         "name": output.name,
-        "datatype": NAMES[DTYPE_NAMES[array.dtype]],
-        "shape": array.shape,
+        "datatype": NAMES[DTYPE_NAMES[dtype]],
+        "shape": shape,
     }
     if output.binary:
-        entry["parameters"] = {"binary_data_size": array.nbytes}
+        entry["parameters"] = {"binary_data_size": math.prod(shape) * dtype.itemsize}
     elif output.region is not None:
         region = output.region
         place = (region.name, region.offset, region.size)

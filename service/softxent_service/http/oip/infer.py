@@ -133,6 +133,7 @@ class _Call:
 
     def _read(self, body: Body, reserve: Reserve) -> None:
         limits, length = self.settings.limits, self.head.header_length
+        Ceiling("json_bytes", limits.json_bytes).check(self._text_bytes(body))
         parsing = PARSING_BYTES * self._text_bytes(body)
         reserve(parsing)
         self.request = oip_form.decode(body.take(), length, self.evaluation, limits)

@@ -74,9 +74,12 @@ _BODIES: dict[str, Json] = {
 
 _LISTS = ("index", "status")
 
+_OF_BODIES = (413, 415, 429, 504)
+
 REFUSED: dict[str, tuple[int, ...]] = {
-    "infer": (404, 413, 415, 422, 429, 501, 504),
-    "register": (409, 413, 501),
+    "infer": (404, 422, 501, *_OF_BODIES),
+    "register": (409, 501, *_OF_BODIES),
+    "index": _OF_BODIES,
     "unregister": (501,),
     "status": (404,),
 }

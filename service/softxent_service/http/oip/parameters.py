@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from softxent import Options
@@ -47,16 +48,26 @@ def read_parameters(
         OptionError: an option is not a legal value, or does not apply.
         MalformedRequestError: the time that is asked for is no positive number, or too long.
     """
+    if not given:
+        return _defaults(outputs, evaluation)
     names = tuple(name for name in evaluation.options if name != "outputs")
     refuse_unknown(given, (*names, *OWN), "the request")
     options = {name: _value(name, given[name]) for name in names if given.get(name) is not None}
-    if "outputs" in evaluation.options:
-        options["outputs"] = outputs
     return Parameters(
-        Options.from_keywords(options, evaluation),
+        _options(options, outputs, evaluation),
         _seconds(given.get("timeout"), longest),
         _non_finite(given.get("non_finite_json")),
     )
+
+
+@lru_cache(maxsize=256)
+def _defaults(outputs: tuple[str, ...], evaluation: Evaluation) -> Parameters:
+    return Parameters(_options({}, outputs, evaluation), None, _non_finite(None))
+
+
+def _options(given: Mapping[str, Any], outputs: tuple[str, ...], evaluation: Evaluation) -> Options:
+    asked = {"outputs": outputs} if "outputs" in evaluation.options else {}
+    return Options.from_keywords({**given, **asked}, evaluation)
 
 
 def _value(name: str, value: Any) -> Any:
