@@ -25,7 +25,13 @@ def request_head(path: str, media_type: str, size: int) -> bytes:
 
 
 class RawConnection:
-    """One kept-alive connection that receives every answer in the same buffer."""
+    """One kept-alive connection that receives every answer in the same buffer.
+
+    Attributes:
+        body_bytes: of the last answer.
+    """
+
+    body_bytes = 0
 
     def __init__(self, port: int, answer_bytes: int = 0) -> None:
         """Connect; the buffer holds answers of up to `answer_bytes` and their heads."""
@@ -54,7 +60,8 @@ class RawConnection:
         length = re.search(rb"\r\ncontent-length: *(\d+)\r\n", head, re.IGNORECASE)
         if not head.startswith(b"HTTP/1.1 200 ") or length is None:
             raise RuntimeError(f"not an answer to be measured: {head[:500]!r}")
-        return self._receive(got, end + 3 + int(length[1]))
+        self.body_bytes = int(length[1])
+        return self._receive(got, end + 3 + self.body_bytes)
 
     def _send(self, pieces: Sequence[Bytes]) -> None:
         for piece in pieces:

@@ -1,6 +1,7 @@
 """A load generator: sends one request over and over on some connections, prints answers a second.
 
-The request comes on standard input, whole. All answers must be 200 and as long as the first.
+The request comes on standard input, whole. All answers must be 200, with bodies as long as the
+first; their heads may differ, as ids and timings in them do.
 """
 
 from __future__ import annotations
@@ -20,22 +21,29 @@ from servers import HOST
 class Repeater(asyncio.Protocol):
     """One connection; has one request on the way at any time."""
 
-    def __init__(self, request: bytes, answer_bytes: int) -> None:
+    def __init__(self, request: bytes, body_bytes: int) -> None:
         self.answers = 0
         self._request = request
-        self._answer_bytes = answer_bytes
-        self._received = 0
+        self._body_bytes = body_bytes
+        self._head = b""
+        self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        if self._received == 0 and not data.startswith(b"HTTP/1.1 200 "):
-            sys.exit(f"an answer was not 200: {data[:80]!r}")
-        self._received += len(data)
-        if self._received == self._answer_bytes:
-            self._received = 0
+        if not self._missing:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            if not self._head.startswith(b"HTTP/1.1 200 "):
+                sys.exit(f"an answer was not 200: {self._head[:80]!r}")
+            data, self._head = self._head[end + 4 :], b""
+            self._missing = self._body_bytes
+        self._missing -= len(data)
+        if not self._missing:
             self.answers += 1
             self._transport.write(self._request)
 
@@ -52,8 +60,9 @@ async def measure(port: int, request: bytes, connections: int, seconds: float) -
     """Return answers a second over all connections."""
     loop = asyncio.get_running_loop()
     with closing(RawConnection(port)) as connection:
-        answer_bytes = connection.post([request])
-    repeaters = [Repeater(request, answer_bytes) for _ in range(connections)]
+        connection.post([request])
+        body_bytes = connection.body_bytes
+    repeaters = [Repeater(request, body_bytes) for _ in range(connections)]
     for repeater in repeaters:
         await loop.create_connection(partial(_same, repeater), HOST, port)
     before, began = sum(made.answers for made in repeaters), loop.time()
