@@ -104,7 +104,11 @@ class Telemetry:
         """Let other processes see what this one has counted, where there are any."""
         if self._snapshots is not None:
             self._read()
-            self._snapshots.write(self.counts)
+            try:
+                self._snapshots.write(self.counts)
+            except OSError as error:
+                # A full disk is no reason to stop evaluating.
+                logger.error("metrics: counts cannot be left for other processes: %s", error)
 
     def close(self) -> None:
         """Write and send what waits."""
