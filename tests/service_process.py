@@ -18,6 +18,9 @@ import httpx
 READY_SECONDS = 240
 """The first start on a machine compiles every kernel."""
 
+SECRET = re.compile(r"softxent-[A-Za-z0-9_-]{43}|Bearer [^e]")
+"""A key, or what a client sends with one."""
+
 T = TypeVar("T")
 
 COMMAND = (sys.executable, "-m", "softxent_service.cli", "serve")
@@ -63,10 +66,12 @@ class Service:
         return self.process.wait(timeout=20)
 
     def clear(self) -> None:
-        """Leave nothing behind, also where a test has failed."""
+        """Leave nothing behind, also where a test has failed; no log of any test shows a key."""
         self.process.kill()
         self.process.wait()
+        log = self.log()
         self._log.unlink()
+        assert not SECRET.search(log)
 
 
 def _until(ask: Callable[[], T | None], service: Service) -> T:

@@ -1,4 +1,4 @@
-"""What docs/operations.md promises is what the code does: settings, metrics, log, limits."""
+"""What docs/operations.md promises is what the code does: each of its tables, row by row."""
 
 from __future__ import annotations
 

@@ -7,7 +7,9 @@ import os
 import pty
 import re
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ import httpx
 import pytest
 from service_support import BINARY, GOOD, PATH, batch, binary, connect, post
 
+from conftest import free_port
 from service_process import COMMAND, Service
 from softxent_service.telemetry.lines import MOST_WAITING, Lines
 from softxent_service.telemetry.record import Record
@@ -156,17 +159,34 @@ def read_until(terminal: int, pattern: str) -> str:
     return text
 
 
-def test_what_is_not_taken_is_dropped_and_counted() -> None:
-    taken = threading.Event()
+def test_what_is_not_taken_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody reads takes 64 KiB, and then its writer waits."""
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stuck, os.fdopen(read) as taker:
+        monkeypatch.setattr(sys, "stderr", stuck)
+        lines = Lines(lambda _logger, _name, _event: "x" * 1000)
+        for _ in range(200):
+            lines.put(Record({}))
+        time.sleep(0.3)
+        for _ in range(MOST_WAITING + 200):
+            lines.put(Record({}))
+        assert lines.dropped == 200
+        reading = threading.Thread(target=taker.read)
+        reading.start()
+        lines.close()
+        stuck.close()
+        reading.join()
 
-    def never(_logger: object, _name: str, _event: object) -> str:
-        taken.wait()
-        return ""
 
-    lines = Lines(never)
-    for _ in range(MOST_WAITING + 200):
-        lines.put(Record({}))
-    # Those that the thread had taken out were not waiting any more.
-    assert 1 <= lines.dropped <= 200
-    taken.set()
-    lines.close()
+def test_warnings_alone_are_logged_where_that_is_asked_for(start: Start) -> None:
+    service = start("--log-level=warning", f"--port={(port := free_port())}")
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/v2/health/live")
+            break
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert service.end() == 0
+    assert service.log() == ""

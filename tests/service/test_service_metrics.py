@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,24 @@ import httpx
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from service_support import BINARY, GOOD, JSON, PATH, batch, binary, connect, head, post
+from service_support import (
+    BINARY,
+    GOOD,
+    JSON,
+    PATH,
+    assert_problem,
+    batch,
+    binary,
+    connect,
+    head,
+    post,
+)
 
 from conftest import running_service
 from service_process import Service
+from softxent_service.http.app import create_app
+from softxent_service.http.readiness import Readiness
+from softxent_service.settings import Settings
 from softxent_service.telemetry.metrics import BOUNDS, METRICS, Counts
 from softxent_service.telemetry.snapshots import Snapshots
 
@@ -125,6 +140,17 @@ def test_processes_add_up_and_a_dead_one_counts_on(start: Start, tmp_path: Path)
     assert found["softxent_processes",] == 1
 
 
+def test_a_directory_that_is_not_there_is_told_and_stops_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    service = start("--metrics-directory", str(tmp_path / "missing"))
+    url = service.ready_url()
+    service.wait_for("counts cannot be left for other processes")
+    assert post(url, GOOD).status_code == 200
+    assert scrape(url)["softxent_requests_total", PATH, "200"] == 1
+    assert service.end() == 0
+
+
 def test_a_process_that_was_killed_has_no_gauges(tmp_path: Path) -> None:
     counts = Counts()
     counts.counters["softxent_rows", PATH] = 7
@@ -159,3 +185,20 @@ def test_an_answer_says_where_its_time_went(service_url: str) -> None:
         assert all(float(value) >= 0 for value in parts.values())
         assert float(parts["kernel"]) > 0
     assert "server-timing" not in post(service_url, b"{").headers
+
+
+def test_a_fault_is_counted_and_has_an_id() -> None:
+    app = create_app(Settings(), Readiness())
+    app.add_api_route("/fault", lambda: 1 // 0)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    async def ask() -> tuple[httpx.Response, str]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            headers = {"x-request-id": "faulty"}
+            return await client.get("/fault", headers=headers), (await client.get("/metrics")).text
+
+    answer, counted = asyncio.run(ask())
+    assert_problem(answer, 500, "internal-error")
+    assert answer.headers["x-request-id"] == "faulty"
+    assert 'softxent_requests_total{route="/fault",status="500"} 1.0' in counted
+    assert 'softxent_refusals_total{reason="internal-error"} 1.0' in counted

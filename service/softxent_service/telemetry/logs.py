@@ -1,8 +1,8 @@
 """How the log is written: one JSON object a line, or text for people.
 
 What the service says of itself goes through `logging` and structlog's formatter. Lines of requests
-come by the thousand a second, where a structlog logger took 19 us each: they are handed to a
-thread, which formats and writes what has gathered.
+come by the thousand a second, where a structlog logger took 19 us each: they are rendered at once,
+and written when some have gathered.
 """
 
 from __future__ import annotations

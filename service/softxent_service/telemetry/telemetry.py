@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from softxent_service.telemetry.metrics import METRICS, Counts
 from softxent_service.telemetry.record import Record, begin
 from softxent_service.telemetry.request_ids import RequestIds
 from softxent_service.telemetry.snapshots import Snapshots
+
+logger = logging.getLogger("softxent")
 
 EXTRA = 'pip install "softxent[tracing]"'
 
@@ -49,7 +52,9 @@ class Telemetry:
         self.paths: set[str] = set()
         self._ids = RequestIds()
         self._inside = 0
-        self._lines = None if render is None else Lines(render)
+        self._lines = None
+        if render is not None and logger.isEnabledFor(logging.INFO):
+            self._lines = Lines(render)
         self._traces = _tracing(settings)
         directory = settings.metrics_directory
         self._snapshots = None if directory is None else Snapshots(directory)
@@ -99,7 +104,11 @@ class Telemetry:
         """Let other processes see what this one has counted, where there are any."""
         if self._snapshots is not None:
             self._read()
-            self._snapshots.write(self.counts)
+            try:
+                self._snapshots.write(self.counts)
+            except OSError as error:
+                # A full disk is no reason to stop evaluating.
+                logger.error("metrics: counts cannot be left for other processes: %s", error)
 
     def close(self) -> None:
         """Write and send what waits."""
