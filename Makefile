@@ -76,6 +76,10 @@ bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks;
 	@echo "bench-http: benchmarks/http_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/http_times.py $(ARGS)
 
+bench-oip: $(PEERS) ## measure calls of the Open Inference Protocol beside the native ones
+	@echo "bench-oip: benchmarks/oip_times.py $(ARGS)"
+	@.venv-peers/bin/python benchmarks/oip_times.py $(ARGS)
+
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
 	@.venv-peers/bin/python benchmarks/accuracy.py --write $(ARGS)

@@ -30,6 +30,7 @@ VERBS = (
     "bench",
     "bench-kernels",
     "bench-http",
+    "bench-oip",
     "accuracy",
     "demo",
 )
