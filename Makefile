@@ -47,6 +47,14 @@ test-proofs: $(PROOFS) ## overload, cut off, stop and fuzz a running service; ta
 	@echo "test-proofs: pytest tests/proofs -s $(ARGS)"
 	@.venv-proofs/bin/python -m pytest tests/proofs -s $(ARGS)
 
+test-operations: $(READY) ## have Prometheus scrape, wrk count, Node and Go call; needs those installed
+	@echo "test-operations: pytest tests/operations $(ARGS)"
+	@$(BIN)/python -m pytest tests/operations $(ARGS)
+
+test-soak: $(READY) ## ten minutes at 80 % of capacity, report in soak.html; ARGS="--seconds 60" for less
+	@echo "test-soak: benchmarks/load/soak.py $(ARGS)"
+	@PYTHONPATH=benchmarks $(BIN)/python -m load.soak $(ARGS)
+
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
 	@$(BIN)/ruff check .
@@ -79,6 +87,10 @@ bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks;
 bench-oip: $(PEERS) ## measure calls of the Open Inference Protocol beside the native ones
 	@echo "bench-oip: benchmarks/oip_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/oip_times.py $(ARGS)
+
+bench-operations: $(READY) ## measure rates, open-loop latencies, and what keys and telemetry cost
+	@echo "bench-operations: benchmarks/operations.py $(ARGS)"
+	@$(BIN)/python benchmarks/operations.py $(ARGS)
 
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
@@ -114,9 +126,10 @@ $(READY): requirements.lock pyproject.toml
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r tests/$*/requirements.txt
 	@touch $@
 
-# Serving stacks pin what they need, so each has an environment of its own; torch alone is shared.
+# Serving stacks pin what they need, so each has an environment of its own, which stays when others are
+# made again; torch alone is shared.
 .venv-http/%/.ready: export UV_PYTHON_DOWNLOADS := never
-.venv-http/%/.ready: benchmarks/http_peers/%.txt $(PEERS)
+.venv-http/%/.ready: benchmarks/http_peers/%.txt | $(PEERS)
 	@echo "setup: making .venv-http/$* with a serving stack to compare with"
 	@$(BIN)/python -m venv --clear .venv-http/$*
 	@$(BIN)/python -m uv pip install --quiet --python .venv-http/$*/bin/python -r $<

@@ -1,7 +1,7 @@
 """What is measured side by side: ours, bare servers, and every peer that is installed.
 
-All servers run at the same time, so that each round visits them in turn; those that wait do
-nothing.
+All servers run at the same time, so that each round visits them in turn. Those that wait take 0.3 %
+of a core at most, Ray Serve 6 %.
 """
 
 from __future__ import annotations

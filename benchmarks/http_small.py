@@ -12,8 +12,8 @@ import http_forms as forms
 from http_bulk import check, threaded
 from http_candidates import OURS, Servers
 from http_goals import Goals
-from load import Load, offer
 from raw import RawConnection
+from repeater import Load, offer
 from servers import HOST
 from tables import print_table
 from timing import progress

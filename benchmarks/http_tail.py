@@ -15,7 +15,7 @@ import http_forms as forms
 from hammer import hammered
 from http_candidates import OURS
 from http_goals import Goals
-from load import Load, offer
+from repeater import Load, offer
 from servers import bare, service
 from tables import print_table
 from timing import progress

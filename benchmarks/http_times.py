@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name in given.only.split(",") if name]
     if unknown := set(names) - set(PEERS):
         parser.error(f"unknown peers: {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    # So that servers end with this process, however it is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(f"{os.cpu_count()} processor cores, shared by client and server")
     goals = Goals()
     with started(names) as servers:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ HOST = "127.0.0.1"
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "http_peers"
 ENVIRONMENTS = HERE.parent / ".venv-http"
+SERVE = ("-m", "softxent_service.cli", "serve")
 READY_SECONDS = 240
 """The first start on a machine compiles every kernel."""
 
@@ -38,10 +39,15 @@ Ready = Callable[[int], bool]
 
 
 @contextmanager
-def service(*flags: str) -> Iterator[Server]:
-    """Start `softxent serve` with flags; yield it once every kernel is loaded; end it."""
-    serve = ["-m", "softxent_service.cli", "serve", "--log-level", "warning", *flags]
-    with _running([sys.executable, *serve], is_ready) as server:
+def service(
+    *flags: str, log: Path | None = None, command: Sequence[str] = SERVE
+) -> Iterator[Server]:
+    """Start `softxent serve`; yield it once every kernel is loaded; end it.
+
+    Without a `log` it logs no requests, as the servers beside it.
+    """
+    quiet = ("--log-level=warning",) if log is None else ()
+    with _running([sys.executable, *command, *quiet, *flags], is_ready, log=log) as server:
         yield server
 
 
@@ -94,20 +100,21 @@ def _running(
     ready: Ready,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> Iterator[Server]:
     with socket.create_server((HOST, 0)) as probe:
         port = probe.getsockname()[1]
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() if log is None else log.open("w+b") as output:
         process = subprocess.Popen(
             [*command, "--port", str(port)],
             start_new_session=True,
             cwd=cwd,
             env=env,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
         )
         try:
-            _wait(process, ready, port, log)
+            _wait(process, ready, port, output)
             yield Server(port, process.pid)
         finally:
             _end(process)

@@ -1,7 +1,11 @@
-"""The Python client: `python examples/client_python.py [URL]`."""
+"""The Python client: `python examples/client_python.py [URL]`.
+
+SOFTXENT_KEY is the key, if one is needed.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -13,7 +17,7 @@ url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
 logits = np.array([[2.0, 1.0, 0.1], [0.5, 2.5, 0.3], [20.0, 0.0, 0.0]], np.float32)
 labels = np.array([0, 2, 0])
 
-with Client(url) as client:
+with Client(url, key=os.environ.get("SOFTXENT_KEY")) as client:
     result = client.cross_entropy(logits, labels)
 
 assert result.gradient is not None

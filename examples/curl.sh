@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A batch of two rows with curl: examples/curl.sh [URL]
+# A batch of two rows with curl: examples/curl.sh [URL]. SOFTXENT_KEY is the key, if one is needed.
 set -euo pipefail
 
 url=${1:-http://127.0.0.1:8000}
 
 answer=$(curl --silent --show-error --fail-with-body "$url/v1/cross_entropy?reduction=mean" \
     --header 'Content-Type: application/json' \
+    ${SOFTXENT_KEY:+--header "Authorization: Bearer $SOFTXENT_KEY"} \
     --data '{"logits": [[2.0, 1.0, 0.1], [0.5, 2.5, 0.3]], "labels": [0, 2]}')
 echo "$answer"
 

@@ -1,12 +1,14 @@
 """Both forms with Python's standard library alone: `python examples/plain_http.py [URL]`.
 
 What is done here by hand can be done in any language: a body in binary is the length of a header
-in 8 bytes, the header in JSON, and the numbers as they lie in memory.
+in 8 bytes, the header in JSON, and the numbers as they lie in memory. SOFTXENT_KEY is the key, if
+one is needed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
 from typing import Any
@@ -20,7 +22,10 @@ labels = [0, 2]
 
 def post(media_type: str, body: bytes) -> bytes:
     """Return the answer to a batch; urlopen raises HTTPError where the service refuses it."""
-    request = Request(f"{url}/v1/cross_entropy", body, {"Content-Type": media_type})
+    headers = {"Content-Type": media_type}
+    if key := os.environ.get("SOFTXENT_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    request = Request(f"{url}/v1/cross_entropy", body, headers)
     with urlopen(request, timeout=60) as answer:
         return bytes(answer.read())
 

@@ -43,6 +43,10 @@ def settings(port: int) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Keeps Ray's own ports on the loopback, as on systems where it knows no clusters.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # What it does while it waits would be measured with the others.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "2",
+        "RAY_enable_metrics_collection": "0",
+        "RAY_event_stats": "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DEFAULT_HTTP_HOST": HOST,
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),

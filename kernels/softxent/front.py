@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from softxent.batch import check_batch
 from softxent.combinations import refuse_illegal
-from softxent.compiled import threading
+from softxent.compiled import compilation, threading
 from softxent.compiled.ahead import compile_all
 from softxent.compiled.exact_sum import all_finite, total
 from softxent.errors import NonFiniteError, OptionError, named_rows
@@ -272,6 +272,11 @@ def warm_up() -> None:
     rows = PARALLEL_ELEMENTS // 64
     for dtype in ("float16", "float32", "float64"):
         cross_entropy(np.zeros((rows, 64), dtype), np.zeros(rows, np.int64))
+
+
+def compilations() -> int:
+    """Return how many kernels this process has compiled, not found as machine code."""
+    return compilation.compile_events
 
 
 def threading_layer() -> str | None:

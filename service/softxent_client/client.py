@@ -35,6 +35,7 @@ class Client(Shared):
     Args:
         base_url: where the service is, such as "http://127.0.0.1:8000"; other than an http or
             https URL with a host is a ValueError.
+        key: what the service lets this client in by; it is sent to `base_url` and nowhere else.
         encoding: "binary" (no copy, no rounding) or "json".
         timeout: seconds for each wait, or an `httpx.Timeout`.
         retries: how often a request is sent again; see `retry_policy`.
@@ -45,16 +46,19 @@ class Client(Shared):
         self,
         base_url: str,
         *,
+        key: str | None = None,
         encoding: Encoding = "binary",
         timeout: Timeout = TIMEOUT,
         retries: int = RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(encoding)
+        super().__init__(encoding, key)
         whole = _WholeAnswers(transport or httpx.HTTPTransport())
         retrying = RetryTransport(whole, retry_policy(retries))
         url = service_url(base_url)
-        self._http = httpx.Client(base_url=url, timeout=timeout, transport=retrying)
+        self._http = httpx.Client(
+            base_url=url, timeout=timeout, transport=retrying, auth=self._auth
+        )
 
     def cross_entropy(
         self,
@@ -202,16 +206,19 @@ class AsyncClient(Shared):
         self,
         base_url: str,
         *,
+        key: str | None = None,
         encoding: Encoding = "binary",
         timeout: Timeout = TIMEOUT,
         retries: int = RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(encoding)
+        super().__init__(encoding, key)
         whole = _AsyncWholeAnswers(transport or httpx.AsyncHTTPTransport())
         retrying = RetryTransport(whole, retry_policy(retries))
         url = service_url(base_url)
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=retrying)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=timeout, transport=retrying, auth=self._auth
+        )
 
     async def cross_entropy(
         self,

@@ -63,13 +63,33 @@ def retry_policy(retries: int) -> Retry:
     )
 
 
+class Bearer(httpx.Auth):
+    """Sends a key; it stands in no header of the client's own, which its repr or a log may show."""
+
+    def __init__(self, key: str) -> None:
+        """Take a key.
+
+        Raises:
+            ValueError: it cannot stand in a header; the message does not show it.
+        """
+        if not key.isascii() or not key.isprintable() or not key or " " in key:
+            raise ValueError("key must be printable ASCII without spaces")
+        self._value = f"Bearer {key}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header Authorization."""
+        request.headers["authorization"] = self._value
+        yield request
+
+
 class Shared:
     """What both clients do without waiting: which calls a method makes, what their answers mean."""
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, key: str | None) -> None:
         if encoding not in FORMS:
             raise ValueError(f"encoding must be one of {', '.join(FORMS)}, not {encoding!r}")
         self._form = FORMS[encoding]
+        self._auth = None if key is None else Bearer(key)
         self._limit: int | None = None
 
     def _cross_entropy_steps(self, arguments: Mapping[str, Any]) -> Steps[CrossEntropyResult]:

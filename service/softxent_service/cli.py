@@ -7,7 +7,10 @@ import signal
 import sys
 from types import FrameType
 
-NEEDED = ("fastapi", "typer", "uvicorn", "pydantic_settings", "httptools", "orjson", "simdjson")
+NEEDED = (
+    *("fastapi", "typer", "uvicorn", "pydantic_settings", "httptools", "orjson", "simdjson"),
+    *("prometheus_client", "structlog"),
+)
 EXTRA = 'pip install "softxent[service]"'
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 import softxent
+from softxent_service.keys import KeysError, new_key
 from softxent_service.machine import tell_numba
 from softxent_service.settings import ENV_PREFIX, Settings
 
@@ -99,6 +100,22 @@ def serve(settings: Settings) -> None:
     from softxent_service.http.server import serve as run_server
 
     run_server(settings)
+
+
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Who the key is for; the log shows this name.")],
+    scopes: Annotated[str, typer.Option(help="What it is good for, with commas between.")] = (
+        "evaluate"
+    ),
+) -> None:
+    """Make a key: print it, which nothing keeps, and the line for the file of keys."""
+    try:
+        text, kept = new_key(name, scopes.split(","))
+    except KeysError as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(f"key   {text}")
+    typer.echo(f"line  {kept.line()}")
 
 
 @app.command()

@@ -144,6 +144,36 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(
         default=30, ge=0, description="How long a stop waits for requests in progress, in seconds."
     )
+    keys_file: Path | None = Field(
+        default=None,
+        description="File of keys that are let in, one a line as `softxent key` prints them.",
+    )
+    keys: str | None = Field(
+        default=None, description="Such lines themselves, with newlines or semicolons between."
+    )
+    insecure: bool = Field(
+        default=False, description="Listen where others can reach it although there are no keys."
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        description="Origins of web pages that may call, with commas between; * for all.",
+    )
+    metrics_directory: Path | None = Field(
+        default=None,
+        description="Where processes that share a port leave counts for each other.",
+    )
+    otlp_endpoint: str | None = Field(
+        default=None, description="Where traces go to, such as http://127.0.0.1:4318 (OTLP/HTTP)."
+    )
+    trace_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of requests traced of those whose caller has not decided.",
+    )
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(str.lower)] = Field(
+        default="auto", description="JSON or text; auto is text on a terminal."
+    )
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)
     ] = Field(default="info", description="Least severe message that is logged.")

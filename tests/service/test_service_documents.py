@@ -66,7 +66,7 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
     assert {int(status) for status in operation["responses"]} == {200, *EVALUATION}
     for path in document["paths"].values():
         for operation in path.values():
-            assert {"400", "408", "431", "500", "503"} <= set(operation["responses"])
+            assert {"400", "401", "403", "408", "431", "500", "503"} <= set(operation["responses"])
     assert all(set(path) <= {"get", "post"} for path in document["paths"].values())
     assert {path for path in document["paths"] if "/v2" not in path or "health" in path} == {
         "/v1/cross_entropy",
@@ -76,6 +76,7 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
         "/v1/fixtures",
         "/v1/fixtures/{name}",
         "/v1/info",
+        "/metrics",
         "/v2/health/live",
         "/v2/health/ready",
     }

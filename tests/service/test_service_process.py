@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -105,7 +106,8 @@ def test_kernels_that_fail_end_the_service(start: Start) -> None:
     assert service.process.wait(timeout=120) == 1
     started, failed = service.log().splitlines()
     assert "softxent on" in started
-    assert "ERROR the kernels cannot be compiled or loaded: ValueError: " in failed
+    assert "the kernels cannot be compiled or loaded: ValueError: " in failed
+    assert json.loads(failed)["level"] == "error"
     assert "nonexistent" in failed
 
 

@@ -157,3 +157,14 @@ def test_a_unix_socket_of_several_workers_is_removed_once(start: Start, tmp_path
         assert client.post(PATH, content=GOOD, headers=headers).status_code == 200
     assert service.end() == 0
     assert not path.exists()
+
+
+def test_metrics_of_all_workers_add_up(pair: Service) -> None:
+    url = pair.url()
+    for _ in range(20):
+        assert_alive(url)
+    answered = 'softxent_requests_total{route="/v1/cross_entropy",status="200"} 20.0'
+    deadline = time.monotonic() + 30
+    while answered not in (text := httpx.get(f"{url}/metrics").text):
+        assert time.monotonic() < deadline, text
+    assert "softxent_processes 2.0" in text

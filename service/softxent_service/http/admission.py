@@ -35,11 +35,13 @@ class Patience:
         seconds: granted, from when its head had been read.
         deadline: when they are over, by `time.monotonic`.
         gone: whether the client went away.
+        waited: seconds that it has spent waiting for turns.
     """
 
     seconds: float
     deadline: float
     gone: bool = False
+    waited: float = 0.0
 
     @classmethod
     def of(cls, seconds: float) -> Patience:
@@ -99,7 +101,10 @@ class Turns:
                 return
             place = threading.Event()
             self._waiting.append(place)
-        if not place.wait(patience.left()):
+        began = time.monotonic()
+        came = place.wait(patience.left())
+        patience.waited += time.monotonic() - began
+        if not came:
             with self._lock:
                 late = not place.is_set()
                 if late:
@@ -123,6 +128,16 @@ class Gate:
         self._threads = anyio.CapacityLimiter(threads)
         self._most = threads + queue
         self._inside = 0
+
+    @property
+    def busy(self) -> int:
+        """Return how many calls have a place."""
+        return self._threads.borrowed_tokens
+
+    @property
+    def waiting(self) -> int:
+        """Return how many calls wait for one."""
+        return max(0, self._inside - self.busy)
 
     async def run(self, work: Callable[[], T], patience: Patience, receive: Receive) -> T:
         """Return what `work()` returns, or raise what it raises.

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
 
 import softxent
 from softxent.evaluations import EVALUATIONS
 from softxent_service.http import explain
 from softxent_service.http.admission import Gate
+from softxent_service.http.bearer import Bearer
 from softxent_service.http.body import Reader
 from softxent_service.http.budget import Budget
+from softxent_service.http.cors import add_cors
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluating import Evaluating
 from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.fixtures import fixture_routes
+from softxent_service.http.metrics import metrics_route, readings
 from softxent_service.http.oip.routes import protocol
 from softxent_service.http.openapi import describe_routes
 from softxent_service.http.problems import add_problem_handlers
 from softxent_service.http.readiness import Readiness
 from softxent_service.http.routes import small_routes
+from softxent_service.keys import KeyRing
 from softxent_service.settings import Settings
+from softxent_service.telemetry.telemetry import Telemetry
+from softxent_service.telemetry.watching import Watching
+
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI's own asks for three providers with every request, exports where a variable of the
+environment says so, and would trace each request a second time."""
 
 DESCRIPTION = """Softmax cross-entropy of a batch of logits and labels, and its gradient.
 
@@ -30,8 +49,18 @@ form or the number of threads. A POST here is a pure function: it is safe to rep
 Other paths are refused with 404 and other methods with 405, in problem documents too."""
 
 
-def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
-    """Return the application; it evaluates nothing before `readiness` is warm."""
+def create_app(
+    settings: Settings,
+    readiness: Readiness,
+    telemetry: Telemetry | None = None,
+    ring: KeyRing | None = None,
+) -> FastAPI:
+    """Return the application; it evaluates nothing before `readiness` is warm.
+
+    Requests are told to `telemetry`, by default to one that logs none; only keys of `ring` are let
+    in, everyone where it is None.
+    """
+    telemetry = telemetry or Telemetry(settings)
     gate = Gate(threads=settings.calls, queue=settings.queue, kernels=settings.kernels)
     budget = Budget(settings.memory_bytes, settings.kept_bytes)
     evaluating = Evaluating(readiness, gate, settings.worker_threads)
@@ -42,12 +71,20 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         description=DESCRIPTION,
         redirect_slashes=False,
         root_path=settings.base_path or "",
+        telemetry=NO_TELEMETRY,
     )
+    if ring is not None:
+        app.add_middleware(Bearer, ring=ring)
     app.add_middleware(Draining)
+    if settings.cors_origins is not None:
+        add_cors(app, settings.cors_origins)
+    app.add_middleware(Watching, telemetry=telemetry)
+    telemetry.readings = partial(readings, gate, budget, readiness)
     add_problem_handlers(app)
     served = protocol(evaluating, reader, settings)
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     app.include_router(fixture_routes(["GET", "HEAD"]))
+    app.include_router(metrics_route(telemetry, ["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
         *(
@@ -66,8 +103,13 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         *served.routes,
     ]
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
-    documented = [small_routes(settings, readiness, ["GET"]), fixture_routes(["GET"])]
+    documented = [
+        small_routes(settings, readiness, ["GET"]),
+        fixture_routes(["GET"]),
+        metrics_route(telemetry, ["GET"]),
+    ]
     routes = [route for router in documented for route in router.routes]
     document = describe_routes(app, routes, served.documented, settings.limits)
+    telemetry.paths |= set(document["paths"])
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app

@@ -55,6 +55,11 @@ class Budget:
         self._lock = threading.Lock()
         self._moving: list[Reservation] = []
 
+    @property
+    def kept(self) -> int:
+        """Return how many bytes are kept that no call holds."""
+        return self._kept.size
+
     @contextlib.contextmanager
     def moving(self, reservation: Reservation, interrupt: Callable[[], None]) -> Iterator[None]:
         """Hold the place of a call whose body or answer moves; `interrupt` ends its waiting."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from softxent_service.http.errors import DrainingError
 from softxent_service.http.problems import problem_of
+from softxent_service.telemetry.record import record_of
 
 
 class Draining:
-    """Outermost: makes the cancellation of a request its refusal.
+    """Makes the cancellation of a request its refusal.
 
     uvicorn cancels what still runs `shutdown_seconds` after it was told to stop. An answer that has
     begun cannot be taken back; its connection is closed.
@@ -22,16 +23,9 @@ class Draining:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; refuse it where it is cancelled before its answer has begun."""
-        begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            if not begun:
+            if not record_of(scope).status:
                 error = DrainingError("the service stops; try again, it or another may answer then")
                 await problem_of(error, {"connection": "close"})(scope, receive, send)

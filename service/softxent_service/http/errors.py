@@ -7,6 +7,8 @@ SoftxentError
 │   ├── HeadTimeoutError           the head stopped arriving
 │   ├── NotAcceptableError         no form of the answer suits the Accept header
 │   ├── UnsupportedMediaTypeError  the body's media type or coding is not one we read
+│   ├── UnauthorizedError          no key, or none that is known
+│   ├── ForbiddenError             a key that is for something else
 │   ├── BodyTimeoutError           the body stopped arriving
 │   ├── BodyLengthMismatchError    more or fewer bytes came than were announced
 │   ├── UnknownModelError          no model has this name or version
@@ -59,6 +61,18 @@ class UnsupportedMediaTypeError(HttpError):
     """The body's media type or coding is not one that is read here."""
 
     slug = "unsupported-media-type"
+
+
+class UnauthorizedError(HttpError):
+    """There is no key, or none that is known here."""
+
+    slug = "unauthorized"
+
+
+class ForbiddenError(HttpError):
+    """The key is good for something else."""
+
+    slug = "forbidden"
 
 
 class BodyTimeoutError(HttpError):

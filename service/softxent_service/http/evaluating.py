@@ -17,6 +17,7 @@ from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import Piece
 from softxent_service.http.budget import Reservation
 from softxent_service.http.readiness import Evaluate, Readiness
+from softxent_service.telemetry.record import DECODE, ENCODE, KERNEL, QUEUE, Record
 
 Array = npt.NDArray[Any]
 
@@ -71,7 +72,12 @@ class Evaluating:
     threads: int
 
     async def answer(
-        self, form: Form, reservation: Reservation, patience: Patience, receive: Receive
+        self,
+        form: Form,
+        reservation: Reservation,
+        patience: Patience,
+        receive: Receive,
+        record: Record,
     ) -> Sequence[Piece]:
         """Return the pieces of a call's answer.
 
@@ -81,18 +87,33 @@ class Evaluating:
         """
         evaluate = self.readiness.evaluate
         if form.small:
-            return answer(partial(evaluate, num_threads=1), form, reservation)
+            return answer(partial(evaluate, num_threads=1), form, reservation, record)
         turn = partial(self.gate.turns.take, patience)
         shared = partial(evaluate, num_threads=self.threads, turn=turn)
-        return await self.gate.run(lambda: answer(shared, form, reservation), patience, receive)
+
+        def work() -> Sequence[Piece]:
+            record.lap(QUEUE)
+            return answer(shared, form, reservation, record)
+
+        pieces = await self.gate.run(work, patience, receive)
+        record.waited(patience.waited)
+        return pieces
 
 
-def answer(evaluate: Evaluate, form: Form, reservation: Reservation) -> Sequence[Piece]:
+def answer(
+    evaluate: Evaluate, form: Form, reservation: Reservation, record: Record
+) -> Sequence[Piece]:
     """Decode, evaluate, encode; an output that may takes the place of writable logits."""
     asked = form.decode(reservation.add)
+    record.batch(asked.tensors["logits"])
+    record.lap(DECODE)
     out = {**asked.out, **_in_place(asked)}
     reservation.add(answer_bytes(asked, out))
-    return form.encode(evaluate(asked.tensors, asked.options, asked.evaluation, out=out))
+    results = evaluate(asked.tensors, asked.options, asked.evaluation, out=out)
+    record.lap(KERNEL)
+    pieces = form.encode(results)
+    record.lap(ENCODE)
+    return pieces
 
 
 def answer_bytes(asked: Question, out: Mapping[str, Array]) -> int:

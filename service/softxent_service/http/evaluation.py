@@ -33,6 +33,7 @@ from softxent_service.http.evaluating import (
 from softxent_service.http.negotiation import Head, read_head, seconds_of
 from softxent_service.http.query import Query, read_query
 from softxent_service.settings import Settings
+from softxent_service.telemetry.record import READ, record_of
 
 ON_LOOP_BYTES = {JSON: ON_LOOP_JSON, SAFETENSORS: ON_LOOP_BINARY}
 
@@ -53,7 +54,7 @@ class EvaluationRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised and becomes a problem document."""
         self._evaluating.readiness.check()
-        settings = self._settings
+        settings, record = self._settings, record_of(scope)
         head = read_head(scope)
         query = read_query(scope["query_string"], head.form, self._evaluation)
         patience = Patience.of(
@@ -62,8 +63,10 @@ class EvaluationRoute:
         with Reservation(self._reader.budget) as reservation:
             ceiling = self._ceilings[head.form]
             body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
+            record.received = len(body)
+            record.lap(READ)
             form = form_of(body, query, head, self._limits)
-            pieces = await self._evaluating.answer(form, reservation, patience, receive)
+            pieces = await self._evaluating.answer(form, reservation, patience, receive, record)
             media_type = head.answer_form.encode()
             await deliver(scope, send, media_type, pieces, reservation)
 

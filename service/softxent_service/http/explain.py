@@ -18,6 +18,7 @@ from softxent_service.http.budget import Reservation
 from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
 from softxent_service.settings import Settings
+from softxent_service.telemetry.record import READ, record_of
 
 PATH = "/v1/explain"
 
@@ -46,7 +47,7 @@ class ExplainRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised and becomes a problem document."""
         refuse_any(scope["query_string"])
-        settings = self._settings
+        settings, record = self._settings, record_of(scope)
         head = read_head(scope, forms=(JSON,))
         patience = Patience.of(
             seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
@@ -55,6 +56,8 @@ class ExplainRoute:
             body = await self._reader.read(
                 scope, receive, head, self._ceiling, reservation, patience
             )
+            record.received = len(body)
+            record.lap(READ)
             text = await self._gate.run(
                 lambda: answer(body, settings.limits, reservation), patience, receive
             )

@@ -88,6 +88,8 @@ PROBLEM: Json = {
 
 REFUSALS = {
     400: "The request or its body is malformed, or has another length than announced",
+    401: "No key, or none that is known; never without keys",
+    403: "The key is for something else",
     404: "No such model, version or region of shared memory",
     406: "No form of the answer suits Accept",
     408: "The request stopped arriving",
@@ -103,10 +105,10 @@ REFUSALS = {
     504: "The call was not done in time",
 }
 
-EVALUATION = (400, 406, 408, 413, 415, 422, 429, 431, 500, 503, 504)
+EVALUATION = (400, 401, 403, 406, 408, 413, 415, 422, 429, 431, 500, 503, 504)
 """What an evaluation may be refused with."""
 
-ANYWHERE = (400, 408, 431, 500, 503)
+ANYWHERE = (400, 401, 403, 408, 431, 500, 503)
 """What any request may be refused with, whatever it asks for."""
 
 

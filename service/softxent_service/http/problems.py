@@ -8,11 +8,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from softxent import errors as library
 from softxent_client.wire import errors as wire
 from softxent_service.http import errors as http
 from softxent_service.http.codings import CODINGS
+from softxent_service.telemetry.record import record_of
+from softxent_service.telemetry.request_ids import HEADER
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -28,6 +31,8 @@ STATUSES: dict[type[Exception], int] = {
     http.HeadTimeoutError: 408,
     http.NotAcceptableError: 406,
     http.UnsupportedMediaTypeError: 415,
+    http.UnauthorizedError: 401,
+    http.ForbiddenError: 403,
     http.BodyTimeoutError: 408,
     http.UnknownModelError: 404,
     http.UnknownRegionError: 404,
@@ -98,7 +103,19 @@ def problem(
     merged = {**_HEADERS.get(status, {}), **(headers or {})}
     if slug in RETRY_AFTER_SECONDS:
         merged["retry-after"] = str(RETRY_AFTER_SECONDS[slug])
-    return Response(body, status, headers=merged, media_type=MEDIA_TYPE)
+    response = _Problem(body, status, headers=merged, media_type=MEDIA_TYPE)
+    response.slug = slug
+    return response
+
+
+class _Problem(Response):
+    """Tells its word to the record of the request that it answers."""
+
+    slug: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record_of(scope).problem = self.slug
+        await super().__call__(scope, receive, send)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -121,8 +138,11 @@ async def _http(_request: Request, error: Exception) -> Response:
     return problem(status, FRAMEWORK_SLUGS[status], str(error.detail), headers=error.headers)
 
 
-async def _failed(_request: Request, _error: Exception) -> Response:
-    return problem(500, FRAMEWORK_SLUGS[500], "the service failed; its log says why")
+async def _failed(request: Request, _error: Exception) -> Response:
+    # Answered outside of every middleware, the one that adds this header among them.
+    headers = {HEADER.decode(): record_of(request.scope).request_id}
+    detail = "the service failed; its log says why"
+    return problem(500, FRAMEWORK_SLUGS[500], detail, headers=headers)
 
 
 def _title(slug: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httptools
@@ -17,7 +18,7 @@ from softxent_service.http.errors import (
     MalformedRequestError,
     OverloadedError,
 )
-from softxent_service.http.problems import problem_of, whole_answer
+from softxent_service.http.problems import problem_of, status_of, whole_answer
 from softxent_service.http.upgrades import head_without_offer
 
 READ_AHEAD_BYTES = 256 << 10
@@ -31,17 +32,23 @@ LAST_SECONDS = 1
 client of one that is closed under it cannot know whether it was read."""
 
 
+def _untold(_status: int, _problem: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What a protocol refuses: larger request heads, more open connections, and slow readers.
 
     Attributes:
         answer_seconds: how long a client may take for what waits to be sent to it.
+        refused: is told the status and the problem of each refusal that no application sees.
     """
 
     head_bytes: int
     connections: int
     answer_seconds: float
+    refused: Callable[[int, str], None] = _untold
 
 
 def plain_protocol(bounds: Bounds) -> type[asyncio.Protocol]:
@@ -211,6 +218,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
             raise HeadTooLargeError(f"a head may have {self.bounds.head_bytes} bytes")
 
     def _refuse(self, error: SoftxentError) -> None:
+        self.bounds.refused(status_of(type(error)), error.slug)
         cycle = self.cycle
         if cycle is not None and not cycle.more_body and not cycle.response_complete:
             # The request before is whole: its answer comes first, and is the last one.

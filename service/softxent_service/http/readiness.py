@@ -22,12 +22,14 @@ class Readiness:
         reason: why evaluations are not answered yet; None once they are.
         stopping: whether the service was told to stop; it still evaluates what comes.
         threading_layer: what runs parallel kernels; None before the first has run.
+        compilations: tells how many kernels had to be compiled.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = "kernels are being compiled or loaded"
         self.stopping = False
         self.threading_layer: str | None = None
+        self.compilations: Callable[[], int] = int
         self._evaluate: Evaluate | None = None
 
     @property
@@ -64,6 +66,9 @@ class Readiness:
         if shared_memory:
             prepare_mappings()
         self._evaluate, self.threading_layer = load_kernels()
+        from softxent.front import compilations
+
+        self.compilations = compilations
         self.reason = None
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -16,7 +17,10 @@ from threading import Thread
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
+from structlog.typing import Processor
 
+from softxent_service.exposure import key_ring, refuse_exposure
 from softxent_service.http.answers import PIECE_BYTES
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
@@ -25,6 +29,8 @@ from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.http.workers import Supervisor
 from softxent_service.machine import give_freed_memory_back
 from softxent_service.settings import Settings
+from softxent_service.telemetry.logs import configure_logging
+from softxent_service.telemetry.telemetry import Telemetry
 
 logger = logging.getLogger("softxent")
 
@@ -33,11 +39,16 @@ BACKLOG = 2048
 TICK_SECONDS = 0.05
 """How soon a process that is not ready yet sees that it is told to stop."""
 
+TICKS = 10
+"""Tenths of a second after which this process's counts are left for others that share its port."""
+
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then end with status 0; with 1 if the kernels fail."""
-    _log_to_stderr(settings)
+    render = configure_logging(settings)
+    ring = key_ring(settings)
     listener = _listen_unix(settings.uds) if settings.uds else _listen(settings.host, settings.port)
+    refuse_exposure(listener, settings, ring)
     logger.info(
         "softxent on %s, workers: %d, documentation under /docs",
         _url(listener, settings),
@@ -45,25 +56,40 @@ def serve(settings: Settings) -> None:
     )
     try:
         if settings.workers > 1:
-            sys.exit(Supervisor(_work, settings, listener).run())
-        _serve(settings, listener, _nothing, at_once=True)
+            sys.exit(_supervise(settings, listener))
+        _serve(settings, listener, render, _nothing, at_once=True)
     finally:
         if settings.uds:
             settings.uds.unlink(missing_ok=True)
 
 
+def _supervise(settings: Settings, listener: socket.socket) -> int:
+    """Let several processes serve, which leave their counts for each other; return the status."""
+    with tempfile.TemporaryDirectory(prefix="softxent-") as counts:
+        directory = settings.metrics_directory or Path(counts)
+        shared = settings.model_copy(update={"metrics_directory": directory})
+        return Supervisor(_work, shared, listener).run()
+
+
 def _work(settings: Settings, listener: socket.socket, ready: Connection, at_once: bool) -> None:
     """Be one of several processes; see `workers.Work`."""
-    _log_to_stderr(settings)
-    _serve(settings, listener, ready.close, at_once=at_once)
+    _serve(settings, listener, configure_logging(settings), ready.close, at_once=at_once)
 
 
 def _serve(
-    settings: Settings, listener: socket.socket, when_ready: Callable[[], None], *, at_once: bool
+    settings: Settings,
+    listener: socket.socket,
+    render: Processor,
+    when_ready: Callable[[], None],
+    *,
+    at_once: bool,
 ) -> None:
     give_freed_memory_back()
     readiness = Readiness()
-    server = _Server(_config(settings, readiness), readiness, settings.drain_seconds)
+    telemetry = Telemetry(settings, render)
+    app = create_app(settings, readiness, telemetry, key_ring(settings))
+    config = _config(settings, app, telemetry)
+    server = _Server(config, readiness, telemetry, settings.drain_seconds)
     # uvicorn puts these back and raises the signal again once it has stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -71,7 +97,10 @@ def _serve(
     warming.start()
     while not at_once and warming.is_alive() and not readiness.stopping:
         warming.join(TICK_SECONDS)
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        telemetry.close()
     _end(warming, readiness)
 
 
@@ -79,19 +108,19 @@ def _nothing() -> None:
     """Tell nobody."""
 
 
-def _log_to_stderr(settings: Settings) -> None:
-    process = "%(process)d " if settings.workers > 1 else ""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"%(asctime)s {process}%(levelname)s %(message)s"
-    )
-
-
 class _Server(uvicorn.Server):
     """Says that it is not ready from the first signal on; ends at once at a second one."""
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        drain_seconds: float,
+    ) -> None:
         super().__init__(config)
         self._readiness = readiness
+        self._telemetry = telemetry
         self._drain_seconds = drain_seconds
         self._stop_at = math.inf
 
@@ -103,6 +132,8 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        if counter % TICKS == 0:
+            self._telemetry.write()
         return await super().on_tick(counter)
 
 
@@ -143,13 +174,15 @@ def _url(listener: socket.socket, settings: Settings) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
+def _config(settings: Settings, app: FastAPI, telemetry: Telemetry) -> uvicorn.Config:
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
     # As a body: silent for so long, or that much behind the least rate.
     answer_seconds = settings.body_idle_seconds + PIECE_BYTES / settings.body_bytes_per_second
-    bounds = Bounds(settings.request_head_bytes, settings.connections, answer_seconds)
+    bounds = Bounds(
+        settings.request_head_bytes, settings.connections, answer_seconds, telemetry.refused
+    )
     return uvicorn.Config(
-        create_app(settings, readiness),
+        app,
         http=protocol(bounds),  # type: ignore[arg-type]
         loop="auto",
         ws="none",

@@ -33,8 +33,9 @@ from softxent_service.http.oip.head import HEADER_LENGTH, InferHead, read_infer_
 from softxent_service.http.oip.models import VERSION
 from softxent_service.http.oip.parameters import Parameters, read_parameters
 from softxent_service.http.oip.regions import Lease, Regions
-from softxent_service.http.oip.statistics import ModelStatistics, Timing
+from softxent_service.http.oip.statistics import ModelStatistics
 from softxent_service.settings import Settings
+from softxent_service.telemetry.record import READ, record_of
 
 Array = npt.NDArray[Any]
 
@@ -67,8 +68,11 @@ class InferRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal is raised and becomes a problem document."""
         self._evaluating.readiness.check()
-        settings = self._settings
-        with Timing(self._statistics) as timing, Reservation(self._reader.budget) as reservation:
+        settings, record = self._settings, record_of(scope)
+        with (
+            self._statistics.counting(record),
+            Reservation(self._reader.budget) as reservation,
+        ):
             head = read_infer_head(scope)
             patience = Patience.of(
                 seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
@@ -76,11 +80,12 @@ class InferRoute:
             body = await self._reader.read(
                 scope, receive, head, self._ceiling(head), reservation, patience
             )
-            timing.end_of(None)
+            record.received = len(body)
+            record.lap(READ)
             with Lease(self._regions) as lease:
-                call = _Call(self._evaluation, settings, head, lease, reservation, patience, timing)
+                call = _Call(self._evaluation, settings, head, lease, reservation, patience)
                 form = call.form(body)
-                pieces = await self._evaluating.answer(form, reservation, patience, receive)
+                pieces = await self._evaluating.answer(form, reservation, patience, receive, record)
             media_type = call.media_type.encode()
             await deliver(scope, send, media_type, pieces, reservation, call.headers)
 
@@ -105,7 +110,6 @@ class _Call:
     lease: Lease
     reservation: Reservation
     patience: Patience
-    timing: Timing
     media_type: str = JSON
     headers: Sequence[tuple[bytes, bytes]] = ()
     request: Request = field(init=False)
@@ -128,7 +132,6 @@ class _Call:
         return self._question(reserve)
 
     def _read(self, body: Body, reserve: Reserve) -> None:
-        self.timing.end_of("queue")
         limits, length = self.settings.limits, self.head.header_length
         Ceiling("json_bytes", limits.json_bytes).check(self._text_bytes(body))
         parsing = PARSING_BYTES * self._text_bytes(body)
@@ -144,25 +147,20 @@ class _Call:
         self.parameters = read_parameters(given, names, self.evaluation, longest)
         if self.parameters.seconds is not None:
             self.patience.grant(self.parameters.seconds)
-        self.timing.end_of("compute_input")
 
     def _question(self, reserve: Reserve) -> Question:
-        self.timing.end_of("queue")
         tensors = dict(self.request.tensors)
         for name, placed in self.request.placed.items():
             reserve(0 if name in UNCOPIED else placed.region.size)
             tensors[name] = self._input(name, placed)
         logits = tensors["logits"]
-        self.timing.rows = logits.size // max(1, logits.shape[-1])
-        asked = Question(
+        return Question(
             self.evaluation,
             tensors,
             self.parameters.options,
             out=self._outputs(logits),
             as_text=[o.name for o in self.request.outputs if not (o.binary or o.region)],
         )
-        self.timing.end_of("compute_input")
-        return asked
 
     def _input(self, name: str, placed: Placed) -> Array:
         view = self.lease.view(placed.region).toreadonly()
@@ -194,7 +192,6 @@ class _Call:
         return self.lease.view(output.region)
 
     def _encode(self, results: dict[str, Any]) -> Sequence[Piece]:
-        self.timing.end_of("compute_infer")
         for output in self.request.outputs:
             if output.region is not None and output.name not in PER_LOGIT:
                 data = np.asarray(results[output.name]).reshape(-1).view(np.uint8).data
@@ -206,7 +203,6 @@ class _Call:
         if encoded.header_length is not None:
             self.media_type = OCTETS
             self.headers = [*self.headers, (HEADER_LENGTH, b"%d" % encoded.header_length)]
-        self.timing.end_of("compute_output")
         return pieces
 
     def _compress(self, pieces: Sequence[Piece], *, is_text: bool) -> Sequence[Piece]:

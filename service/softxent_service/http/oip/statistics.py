@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from softxent_service.http.oip.models import VERSION
+from softxent_service.telemetry.record import DECODE, ENCODE, KERNEL, QUEUE, Record
 
 Json = dict[str, Any]
 
-PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
-"""Waiting for a thread, decoding, evaluating, encoding."""
+PHASES = {
+    "queue": QUEUE,
+    "compute_input": DECODE,
+    "compute_infer": KERNEL,
+    "compute_output": ENCODE,
+}
+"""The protocol's words for the stages of a record."""
 
 
 @dataclass
@@ -46,6 +53,22 @@ class ModelStatistics:
         default_factory=lambda: {phase: Duration() for phase in PHASES}
     )
 
+    @contextmanager
+    def counting(self, record: Record) -> Iterator[None]:
+        """Count a call, and where its record says that its time went."""
+        began = time.perf_counter_ns()
+        try:
+            yield
+        except BaseException:
+            self.fail.add(time.perf_counter_ns() - began)
+            raise
+        self.success.add(time.perf_counter_ns() - began)
+        self.rows += record.rows
+        self.evaluations += 1
+        self.last_inference = time.time_ns() // 1_000_000
+        for phase, stage in PHASES.items():
+            self.phases[phase].add(round(1e9 * record.seconds[stage]))
+
     def told(self) -> Json:
         """Return them as the protocol writes them; nothing is cached here."""
         return {
@@ -63,45 +86,3 @@ class ModelStatistics:
             },
             "batch_stats": [],
         }
-
-
-class Timing:
-    """One call's time, counted where it belongs once the call has ended.
-
-    Attributes:
-        rows: of its batch, once that is known.
-    """
-
-    def __init__(self, statistics: ModelStatistics) -> None:
-        self._statistics = statistics
-        self._ns = dict.fromkeys(PHASES, 0)
-        self._began = self._last = time.perf_counter_ns()
-        self.rows = 0
-
-    def end_of(self, phase: str | None) -> None:
-        """Add what has passed since the last call to a phase, None to none of them."""
-        now = time.perf_counter_ns()
-        if phase is not None:
-            self._ns[phase] += now - self._last
-        self._last = now
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        statistics = self._statistics
-        ns = time.perf_counter_ns() - self._began
-        if error is not None:
-            statistics.fail.add(ns)
-            return
-        statistics.success.add(ns)
-        statistics.rows += self.rows
-        statistics.evaluations += 1
-        statistics.last_inference = time.time_ns() // 1_000_000
-        for phase, duration in statistics.phases.items():
-            duration.add(self._ns[phase])

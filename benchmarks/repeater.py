@@ -19,6 +19,9 @@ import numpy as np
 from raw import RawConnection, answer_bytes
 from servers import HOST
 
+LONGEST = 60.0
+"""Seconds to wait for an answer where none came in time."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -101,15 +104,18 @@ async def measure(port: int, request: bytes, connections: int, seconds: float) -
     with closing(RawConnection(port, memoryview(bytearray(1 << 20)))) as connection:
         connection.post([request])
     repeaters = [Repeater(port, request) for _ in range(connections)]
+    began = loop.time()
     for repeater in repeaters:
         await repeater.connect()
-    starts, began = [len(made.seconds) for made in repeaters], loop.time()
     await asyncio.sleep(seconds)
+    while not any(made.seconds for made in repeaters) and loop.time() - began < LONGEST:
+        await asyncio.sleep(seconds)
     over = loop.time() - began
-    pairs = zip(repeaters, starts, strict=True)
-    taken = np.concatenate([made.seconds[start:] for made, start in pairs])
     for repeater in repeaters:
         repeater.stop()
+    taken = np.concatenate([made.seconds for made in repeaters])
+    if not len(taken):
+        sys.exit(f"no answer within {LONGEST} s")
     return Load(len(taken) / over, *np.percentile(taken, [50, 99]))
 
 

@@ -1,0 +1,244 @@
+"""What an operator plans with: rates, latencies at a rate, and what keys and telemetry cost.
+
+Client and server share the processors of one machine, so figures are of both; the client is bare
+sockets, since httpx takes several times what the service takes for a small call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hmac
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+from load.cases import PATH, Case, make_case
+from load.figures import figures
+from load.loops import Load, Run
+from load.processes import usage
+from load.senders import RawSender
+from raw import request_head
+from repeater import offer
+from servers import HOST, SERVE, Server, service
+from tables import print_table, table
+
+from softxent_service.keys import KeyRing, new_key
+
+CASES = ("1x10:json", "1x10:binary", "32x1000:binary", "256x32000:binary")
+SHARES = (0.5, 0.8, 0.95)
+CONNECTIONS = 8
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
+BEGIN, END = "<!-- sizing -->", "<!-- /sizing -->"
+HEADER = ["batch", "load", "requests a second", "p50, ms", "p99, ms", "p99.9, ms", "client"]
+GOAL = 0.05
+
+
+def unseen(_load: Load) -> None:
+    """Show nothing."""
+
+
+async def closed(port: int, case: Case, seconds: float) -> Load:
+    """Return what came of as many requests as are answered."""
+    sender = RawSender(f"http://{HOST}:{port}", None, CONNECTIONS)
+    try:
+        return await Run(sender, [case], unseen).closed(CONNECTIONS, seconds)
+    finally:
+        await sender.close()
+
+
+async def at_rate(port: int, case: Case, rate: float, seconds: float) -> Load:
+    """Return what came of requests at a rate, as of independent callers."""
+    sender = RawSender(f"http://{HOST}:{port}", None, 64)
+    try:
+        return await Run(sender, [case], unseen).open(rate, seconds, poisson=True)
+    finally:
+        await sender.close()
+
+
+def sizing(seconds: float) -> list[list[str]]:
+    """Return a row for each batch and load: its capacity, then shares of it in an open loop."""
+    rows = []
+    with service() as server:
+        for text in CASES:
+            case = make_case(text)
+            asyncio.run(closed(server.port, case, seconds / 4))
+            load = asyncio.run(closed(server.port, case, seconds))
+            rows.append(_row(case, "all it takes", load))
+            capacity = figures(load.samples, load.seconds).rate
+            for share in SHARES:
+                load = asyncio.run(at_rate(server.port, case, share * capacity, seconds))
+                rows.append(_row(case, f"{share:.0%}", load))
+    return rows
+
+
+def _row(case: Case, what: str, load: Load) -> list[str]:
+    found = figures(load.samples, load.seconds)
+    if found.failed:
+        sys.exit(f"bench: {case.name} at {what}: {found.failures}")
+    times = [f"{found.latency[name] * 1e3:.2f}" for name in ("p50", "p99", "p99.9")]
+    return [case.name, what, f"{found.rate:,.0f}", *times, f"{load.client_share:.0%}"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to run the service whose cost is measured, and the request that it is sent."""
+
+    server: Server
+    request: bytes
+
+
+def costs(rounds: int, seconds: float) -> list[list[str]]:
+    """Return a row for each thing that may be switched on: processor time of a small call."""
+    text, kept = new_key("bench", ["evaluate"])
+    keys, quiet = f"--keys={kept.line()}", "--log-level=warning"
+    untold = (str(Path(__file__).with_name("untold.py")), "serve")
+    with ExitStack() as stack:
+        collector = stack.enter_context(sink())
+        traced = (quiet, f"--otlp-endpoint={collector}")
+        start = partial(_candidate, stack)
+        candidates = {
+            "nothing of it": start(quiet, command=untold),
+            "metrics, Server-Timing, X-Request-ID": start(quiet),
+            "the same, and a line a request": start(),
+            "the same, and keys": start(keys, key=text),
+            "metrics and traces of 10 %": start(*traced),
+            "metrics and traces of all": start(*traced, "--trace-share=1"),
+        }
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
+        for _ in range(rounds):
+            for name, candidate in candidates.items():
+                found[name].append(_cost(candidate, seconds))
+    rates = {name: statistics.median(rate for rate, _ in each) for name, each in found.items()}
+    times = {name: statistics.median(used for _, used in each) for name, each in found.items()}
+    first = "nothing of it"
+    return [
+        [
+            name,
+            f"{rates[name]:,.0f}",
+            f"{times[name] * 1e6:.0f}",
+            f"{times[name] / times[first] - 1:+.1%}",
+        ]
+        for name in candidates
+    ]
+
+
+def _candidate(
+    stack: ExitStack, *flags: str, key: str | None = None, command: Sequence[str] = SERVE
+) -> Candidate:
+    server = stack.enter_context(service(*flags, log=Path(os.devnull), command=command))
+    case = make_case("1x10:json")
+    head = request_head(PATH, case.form, len(case.body))
+    if key is not None:
+        head = head.replace(b"\r\n\r\n", f"\r\nauthorization: Bearer {key}\r\n\r\n".encode())
+    return Candidate(server, head + case.body)
+
+
+def _cost(candidate: Candidate, seconds: float) -> tuple[float, float]:
+    """Return answers a second, and the seconds of a processor that the service takes for each."""
+    before = usage(candidate.server.pid).processor
+    rate = offer(candidate.server.port, candidate.request, CONNECTIONS, seconds).a_second
+    used = usage(candidate.server.pid).processor - before
+    return rate, used / (rate * seconds)
+
+
+@contextmanager
+def sink() -> Iterator[str]:
+    """Take traces and forget them; yield where."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def comparisons(rounds: int) -> list[list[str]]:
+    """Return how long a wrong key takes, by how much of its digest is right."""
+    _, kept = new_key("bench", ["evaluate"])
+    right = kept.digest
+    digests = {
+        "the first byte differs": bytes([right[0] ^ 1]) + right[1:],
+        "the last byte differs": right[:-1] + bytes([right[-1] ^ 1]),
+        "none does": right,
+    }
+    times: dict[str, list[float]] = {name: [] for name in digests}
+    for _ in range(rounds):
+        for name, digest in digests.items():
+            began = time.perf_counter()
+            for _ in range(1000):
+                hmac.compare_digest(right, digest)
+            times[name].append((time.perf_counter() - began) / 1000)
+    return [[name, f"{statistics.median(each) * 1e9:.1f}"] for name, each in times.items()]
+
+
+def lookups(rounds: int) -> list[list[str]]:
+    """Return how long a key takes to be looked up among so many."""
+    rows = []
+    for count in (1, 10, 100):
+        made = [new_key(f"key{number}", ["evaluate"]) for number in range(count)]
+        ring, text = KeyRing("\n".join(kept.line() for _, kept in made)), made[0][0].encode()
+        times = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            ring.find(text)
+            times.append(time.perf_counter() - began)
+        rows.append([str(count), f"{statistics.median(times) * 1e6:.2f}"])
+    return rows
+
+
+def write(rows: Sequence[Sequence[str]]) -> None:
+    """Put the table of sizes into the document."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    told = f"Client and service on {os.cpu_count()} shared cores, {CONNECTIONS} connections."
+    whole = f"{before}{BEGIN}\n\n{told}\n\n{table(HEADER, rows)}\n\n{END}{after}"
+    DOCUMENT.write_text(whole, encoding="utf-8")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute or so, for a first look")
+    parser.add_argument("--write", action="store_true", help="put sizes into docs/operations.md")
+    given = parser.parse_args()
+    rounds, seconds = (3, 0.5) if given.quick else (9, 2.0)
+    print(f"{os.cpu_count()} processor cores, shared by client and server")
+    print_table("A wrong digest, compared", ["", "ns"], comparisons(101 if given.quick else 1001))
+    print_table("A key, looked up", ["keys", "us"], lookups(1001))
+    cost = costs(rounds, seconds)
+    print_table(
+        f"1 x 10 JSON, {CONNECTIONS} connections, medians of {rounds}; the goal is {GOAL:.0%}",
+        ["switched on", "requests a second", "processor, us a request", "over nothing of it"],
+        cost,
+    )
+    rows = sizing(1.0 if given.quick else 10.0)
+    print_table("Latency counts from when a request was to be sent", HEADER, rows)
+    if given.write:
+        write(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""How the log is written: one JSON object a line, or text for people.
+
+What the service says of itself goes through `logging` and structlog's formatter. Lines of requests
+come by the thousand a second, where a structlog logger took 19 us each: they are handed to a
+thread, which formats and writes what has gathered.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from softxent_service.settings import Settings
+
+
+def configure_logging(settings: Settings) -> Processor:
+    """Let every logger write to standard error; return what makes a line of an event."""
+    as_json = settings.log_format == "json" or not (
+        settings.log_format == "text" or sys.stderr.isatty()
+    )
+    render = _json if as_json else _text(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                render,
+            ],
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", key="time"),
+            ],
+        )
+    )
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    return render
+
+
+def _json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
+    # What is no JSON value is a programmer's own, never a client's.
+    return orjson.dumps(event, default=str).decode()
+
+
+def _text(stream: TextIO) -> Processor:
+    console = structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(),
+        timestamp_key="time",
+        pad_event_to=0,
+        sort_keys=False,
+        repr_native_str=True,
+        # The default shows the locals of every frame, bodies and keys among them.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+    def render(logger: WrappedLogger, name: str, event: EventDict) -> Any:
+        plain = {key: _plain(event[key]) for key in ("event", "exception") if key in event}
+        return console(logger, name, {**event, **plain})
+
+    return render
+
+
+def _plain(value: Any) -> str:
+    """Return lines that cannot move a terminal's cursor; other values are shown by repr."""
+    return "\n".join(map(_escaped, str(value).splitlines()))
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

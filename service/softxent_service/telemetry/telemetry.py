@@ -1,0 +1,128 @@
+"""Everything that is told of requests, assembled from the settings."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Protocol
+
+from prometheus_client import ProcessCollector
+from starlette.types import Scope
+from structlog.typing import Processor
+
+from softxent_service.settings import Settings
+from softxent_service.telemetry.exposition import exposition
+from softxent_service.telemetry.lines import Lines
+from softxent_service.telemetry.metrics import METRICS, Counts
+from softxent_service.telemetry.record import Record, begin
+from softxent_service.telemetry.request_ids import RequestIds
+from softxent_service.telemetry.snapshots import Snapshots
+
+EXTRA = 'pip install "softxent[tracing]"'
+
+
+class Tracing(Protocol):
+    """What makes spans; of the tracing extra, which most services do without."""
+
+    def record(self, record: Record) -> None:
+        """Trace a request that has ended, if it is one that is traced."""
+
+    def close(self) -> None:
+        """Send what waits."""
+
+
+class Telemetry:
+    """Counts, logs and traces requests; only the event loop's thread calls it.
+
+    Attributes:
+        counts: what this process has counted.
+        readings: asked for what holds now, by the names of `METRICS`.
+        paths: where there are routes without parameters, for requests that reach none.
+    """
+
+    def __init__(self, settings: Settings, render: Processor | None = None) -> None:
+        """Begin; `render` makes lines of events, None logs no requests."""
+        self.counts = Counts()
+        self.readings: Callable[[], Mapping[str, float]] = dict
+        self.paths: set[str] = set()
+        self._ids = RequestIds()
+        self._inside = 0
+        self._lines = None if render is None else Lines(render)
+        self._traces = _tracing(settings)
+        directory = settings.metrics_directory
+        self._snapshots = None if directory is None else Snapshots(directory)
+
+    def begin(self, scope: Scope) -> Record:
+        """Return the record of a request whose head is there."""
+        self._inside += 1
+        return begin(scope, self._ids.of(scope["headers"]))
+
+    def end(self, record: Record) -> None:
+        """Tell of a request whose answer has ended."""
+        self._inside -= 1
+        route, path = record.scope.get("route"), record.scope["path"]
+        if route is not None:
+            record.route = route.path
+        elif path in self.paths:
+            record.route = path
+        self._tell(record)
+
+    def refused(self, status: int, problem: str) -> None:
+        """Tell of a request that was refused before it had a head to make a record of."""
+        record = Record({}, self._ids.of(()))
+        record.status, record.problem = status, problem
+        self._tell(record)
+
+    def _tell(self, record: Record) -> None:
+        record.whole = perf_counter() - record.began
+        record.ended = time.time()
+        self.counts.count(record)
+        if self._traces is not None:
+            self._traces.record(record)
+        if self._lines is not None:
+            self._lines.put(record)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics of all processes in the form that `accept` asks for, and its type."""
+        self._read()
+        if self._snapshots is None:
+            # Memory and descriptors of one process say nothing where there are several.
+            return exposition(self.counts, accept, [ProcessCollector(registry=None)])
+        together = Counts()
+        for counts in (self.counts, *self._snapshots.others()):
+            together.add(counts)
+        return exposition(together, accept)
+
+    def write(self) -> None:
+        """Let other processes see what this one has counted, where there are any."""
+        if self._snapshots is not None:
+            self._read()
+            self._snapshots.write(self.counts)
+
+    def close(self) -> None:
+        """Write and send what waits."""
+        self.write()
+        if self._traces is not None:
+            self._traces.close()
+        if self._lines is not None:
+            self._lines.close()
+
+    def _read(self) -> None:
+        own = {"softxent_processes": 1.0, "softxent_requests_in_progress": self._inside}
+        if self._lines is not None:
+            own["softxent_log_lines_dropped"] = self._lines.dropped
+        for name, value in {**own, **self.readings()}.items():
+            is_counter = METRICS[name].kind == "counter"
+            (self.counts.counters if is_counter else self.counts.gauges)[name,] = value
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from softxent_service.telemetry.traces import Traces
+    except ModuleNotFoundError as missing:
+        sys.exit(f"softxent: otlp_endpoint needs {missing.name}; run: {EXTRA}")
+    return Traces(settings.otlp_endpoint, settings.trace_share)

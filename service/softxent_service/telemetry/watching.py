@@ -1,0 +1,45 @@
+"""The middleware that gives every request its record, and its answer the headers made of it."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from softxent_service.telemetry.record import Record
+from softxent_service.telemetry.request_ids import HEADER
+from softxent_service.telemetry.telemetry import Telemetry
+
+
+class Watching:
+    """Outermost: sees every answer but those that the protocol itself gives."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and tell of it when its answer has ended or it has failed."""
+        record = self._telemetry.begin(scope)
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _begin_answer(record, message)
+            else:
+                record.sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            # Where no answer has begun, the framework's own of status 500 comes next.
+            record.status, record.problem = record.status or 500, "internal-error"
+            raise
+        finally:
+            self._telemetry.end(record)
+
+
+def _begin_answer(record: Record, message: Message) -> None:
+    record.status = message["status"]
+    headers = [*message["headers"], (HEADER, record.request_id.encode())]
+    if record.dtype is not None:
+        headers.append((b"server-timing", record.server_timing()))
+    message["headers"] = headers
