@@ -84,6 +84,10 @@ bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks;
 	@echo "bench-http: benchmarks/http_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/http_times.py $(ARGS)
 
+bench-oip: $(PEERS) ## measure calls of the Open Inference Protocol beside the native ones
+	@echo "bench-oip: benchmarks/oip_times.py $(ARGS)"
+	@.venv-peers/bin/python benchmarks/oip_times.py $(ARGS)
+
 bench-operations: $(READY) ## measure rates, open-loop latencies, and what keys and telemetry cost
 	@echo "bench-operations: benchmarks/operations.py $(ARGS)"
 	@$(BIN)/python benchmarks/operations.py $(ARGS)

@@ -32,6 +32,7 @@ VERBS = (
     "bench",
     "bench-kernels",
     "bench-http",
+    "bench-oip",
     "bench-operations",
     "accuracy",
     "demo",
