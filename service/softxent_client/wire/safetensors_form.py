@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -41,6 +42,15 @@ METADATA = "__metadata__"
 _ENTRY = {"dtype", "shape", "data_offsets"}
 
 Buffer = bytes | bytearray | memoryview
+Names = tuple[str, ...]
+Placed = tuple[str, tuple[int, ...], np.dtype[Any], int, int]
+"""A tensor's name, shape and dtype, and where its data begins and ends."""
+
+Layout = tuple[Placed, ...]
+
+KEPT_BYTES = 1 << 10
+"""What a header of up to this size says is kept: a client's next call often says the same, and
+reading it took a sixth of a small call."""
 
 
 def decode(buffer: Buffer, schema: Schema, limits: Limits) -> dict[str, Array]:
@@ -56,15 +66,14 @@ def decode(buffer: Buffer, schema: Schema, limits: Limits) -> dict[str, Array]:
     """
     data = memoryview(buffer).cast("B")
     check_size(data.nbytes, "binary_bytes", limits.binary_bytes, "the body's size in bytes")
-    entries, start = _read_header(data, limits)
-    schema.check_names(entries)
-    spans = {name: _check_entry(name, entry, schema) for name, entry in entries.items()}
-    _check_contiguous(spans, data.nbytes - start)
+    header = _header(data, limits)
+    lay_out = _layout_before if len(header) <= KEPT_BYTES else _layout
+    layout = lay_out(header, schema, limits)
+    start = LENGTH_BYTES + len(header)
+    _check_whole(layout, data.nbytes - start)
     tensors = {
-        name: np.ndarray(
-            tuple(entries[name]["shape"]), DTYPES[entries[name]["dtype"]], data, start + begin
-        )
-        for name, (begin, _) in spans.items()
+        name: np.ndarray(shape, dtype, data, start + begin)
+        for name, shape, dtype, begin, _ in layout
     }
     schema.check_ranks(tensors)
     for name, tensor in tensors.items():
@@ -83,24 +92,36 @@ def encode(tensors: Mapping[str, Array]) -> list[memoryview]:
         TensorError: an array has a dtype that the form does not carry.
     """
     arrays = {name: _sendable(name, array) for name, array in tensors.items()}
+    head, names = _head(tuple((name, a.dtype, a.shape) for name, a in arrays.items()))
+    parts = [arrays[name].reshape(-1).view(np.uint8).data for name in names]
+    return [memoryview(head), *(part for part in parts if part.nbytes)]
+
+
+@lru_cache(maxsize=256)
+def _head(described: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> tuple[bytes, Names]:
+    """Return what stands before the data, and the names in the order of their data."""
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, dtype, shape in described}
+    entries = {name: (dtype, shape) for name, dtype, shape in described}
+    names = _order(sizes, {name: dtype.itemsize for name, dtype, _ in described})
     header: dict[str, Any] = {}
     begin = 0
-    for name in _order(arrays):
-        end = begin + arrays[name].nbytes
+    for name in names:
+        dtype, shape = entries[name]
+        end = begin + sizes[name]
         header[name] = {
-            "dtype": DTYPE_NAMES[arrays[name].dtype],
-            "shape": list(arrays[name].shape),
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(shape),
             "data_offsets": [begin, end],
         }
         begin = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(LENGTH_BYTES + len(text)) % ALIGNMENT)
-    head = len(text).to_bytes(LENGTH_BYTES, "little") + text
-    parts = [arrays[name].reshape(-1).view(np.uint8).data for name in header]
-    return [memoryview(head), *(part for part in parts if part.nbytes)]
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text, names
 
 
 def _sendable(name: str, array: Array) -> Array:
+    if array.flags.c_contiguous and array.dtype in DTYPE_NAMES:
+        return array
     array = np.asarray(array, order="C")
     little = array.dtype.newbyteorder("<")
     if little not in DTYPE_NAMES:
@@ -108,22 +129,22 @@ def _sendable(name: str, array: Array) -> Array:
     return array.astype(little, copy=False)
 
 
-def _order(arrays: Mapping[str, Array]) -> list[str]:
+def _order(sizes: Mapping[str, int], itemsizes: Mapping[str, int]) -> Names:
     """Return the names, the largest array first so that it begins on a 64-byte boundary.
 
     Where that would leave a later array off the multiples of its own item size, wide dtypes go
     first instead, which never does.
     """
-    by_size = sorted(arrays, key=lambda name: -arrays[name].nbytes)
+    by_size = sorted(sizes, key=lambda name: -sizes[name])
     begin = 0
     for name in by_size:
-        if begin % arrays[name].itemsize:
-            return sorted(by_size, key=lambda name: -arrays[name].itemsize)
-        begin += arrays[name].nbytes
-    return by_size
+        if begin % itemsizes[name]:
+            return tuple(sorted(by_size, key=lambda name: -itemsizes[name]))
+        begin += sizes[name]
+    return tuple(by_size)
 
 
-def _read_header(data: memoryview, limits: Limits) -> tuple[dict[str, Any], int]:
+def _header(data: memoryview, limits: Limits) -> bytes:
     if data.nbytes < LENGTH_BYTES:
         raise MalformedBodyError(
             f"a safetensors body begins with 8 bytes of header length; this one has {data.nbytes}"
@@ -135,10 +156,22 @@ def _read_header(data: memoryview, limits: Limits) -> tuple[dict[str, Any], int]
         raise MalformedBodyError(
             f"the header is said to be {length} bytes, but only {data.nbytes - LENGTH_BYTES} follow"
         )
-    header = _parse_header(bytes(data[LENGTH_BYTES:start]))
+    return bytes(data[LENGTH_BYTES:start])
+
+
+def _layout(text: bytes, schema: Schema, limits: Limits) -> Layout:
+    """Return where the tensors lie that a header tells of, in the order of their data."""
+    header = _parse_header(text)
     _check_metadata(header.pop(METADATA, {}))
     check_size(len(header), "tensors", limits.tensors, "the number of tensors")
-    return header, start
+    schema.check_names(header)
+    entries = (_checked_entry(name, entry, schema) for name, entry in header.items())
+    layout = tuple(sorted(entries, key=lambda placed: placed[-2:]))
+    _check_contiguous(layout)
+    return layout
+
+
+_layout_before = lru_cache(maxsize=256)(_layout)
 
 
 def _parse_header(text: bytes) -> dict[str, Any]:
@@ -185,8 +218,8 @@ def _check_metadata(metadata: object) -> None:
         raise MalformedBodyError(f"{METADATA} is not an object of strings", field=METADATA)
 
 
-def _check_entry(name: str, entry: Any, schema: Schema) -> tuple[int, int]:
-    """Check one tensor's description by itself and return where its bytes begin and end."""
+def _checked_entry(name: str, entry: Any, schema: Schema) -> Placed:
+    """Check one tensor's description by itself and return what it says."""
     if not isinstance(entry, dict) or set(entry) != _ENTRY:
         raise MalformedBodyError(
             f"tensor {name} must be described by exactly dtype, shape, data_offsets", field=name
@@ -207,7 +240,7 @@ def _check_entry(name: str, entry: Any, schema: Schema) -> tuple[int, int]:
         raise TensorError(
             f"{name} has dtype {entry['dtype']}, expected one of {allowed}", field=name
         )
-    return offsets[0], offsets[1]
+    return name, tuple(shape), DTYPES[entry["dtype"]], offsets[0], offsets[1]
 
 
 def _naturals(value: object, name: str, what: str) -> list[int]:
@@ -239,10 +272,10 @@ def _check_shape(name: str, shape: list[int], itemsize: int, nbytes: int) -> Non
         )
 
 
-def _check_contiguous(spans: Mapping[str, tuple[int, int]], available: int) -> None:
-    """Refuse a hole or an overlap between tensors, and bytes missing or left over at the end."""
+def _check_contiguous(layout: Layout) -> None:
+    """Refuse a hole or an overlap between tensors."""
     position = 0
-    for name, (begin, end) in sorted(spans.items(), key=lambda item: item[1]):
+    for name, _, _, begin, end in layout:
         if begin != position:
             what = "a hole before" if begin > position else "an overlap with"
             raise MalformedBodyError(
@@ -250,7 +283,12 @@ def _check_contiguous(spans: Mapping[str, tuple[int, int]], available: int) -> N
                 field=name,
             )
         position = end
-    if position != available:
+
+
+def _check_whole(layout: Layout, available: int) -> None:
+    """Refuse bytes that are missing or left over at the end."""
+    needed = layout[-1][-1] if layout else 0
+    if needed != available:
         raise MalformedBodyError(
-            f"the tensors take {position} bytes, the body holds {available} after its header"
+            f"the tensors take {needed} bytes, the body holds {available} after its header"
         )

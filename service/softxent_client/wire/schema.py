@@ -81,9 +81,9 @@ class HasRank(Protocol):
         """Return how many dimensions it has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schema:
-    """The tensors of a message by name.
+    """The tensors of a message by name; each is the same as itself alone.
 
     Attributes:
         fields: every tensor it may hold.

@@ -21,7 +21,7 @@ from softxent_service.telemetry.record import DECODE, ENCODE, KERNEL, QUEUE, Rec
 
 Array = npt.NDArray[Any]
 
-ON_LOOP_JSON, ON_LOOP_BINARY = 16 << 10, 64 << 10
+ON_LOOP_JSON, ON_LOOP_BINARY = 32 << 10, 256 << 10
 """Batches of up to this many bytes are evaluated on the event loop, by the serial kernel. Decoding,
 evaluating and encoding took 115 us for 8 KiB of JSON, 155 us for 21 KiB, 105 us for 32 KiB of the
 binary form, 125 us for 64 KiB and 155 us for 128 KiB, where a hop to a thread and back took
@@ -119,7 +119,8 @@ def answer(
 def answer_bytes(asked: Question, out: Mapping[str, Array]) -> int:
     """Return how many bytes outputs may take, and their text where they are sent as JSON."""
     logits, options = asked.tensors["logits"], asked.options
-    itemsize = ITEMSIZES[str(options.output_dtype or logits.dtype.name)]
+    output_dtype = options.output_dtype
+    itemsize = logits.dtype.itemsize if output_dtype is None else ITEMSIZES[output_dtype]
     size = 0
     for name in options.outputs:
         text = 3 + LONGEST_NUMBERS[itemsize] if name in asked.as_text else 0
