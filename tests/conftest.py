@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import settings
 
 from service_process import Service
 from softxent_service.machine import tell_numba
@@ -15,6 +16,10 @@ from softxent_service.settings import available_cores
 
 # The library here and the services share machine code, instead of compiling it for two targets.
 tell_numba(os.environ, available_cores())
+
+settings.register_profile(
+    "many", max_examples=int(os.environ.get("PROOF_EXAMPLES", 10_000)), deadline=None
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

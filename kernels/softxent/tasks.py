@@ -146,12 +146,11 @@ def ignored(options: Options) -> tuple[bool, int]:
 @functools.lru_cache(maxsize=64)
 def _inverse(temperature: float, computed: np.dtype[Any]) -> tuple[float, float]:
     """Return 1 / temperature in the type of computation, and what that leaves."""
-    exact = 1 / Fraction(temperature)
     with np.errstate(over="ignore"):
-        high = float(computed.type(float(exact)))
+        high = float(computed.type(1 / temperature))
     if not math.isfinite(high):
         return high, 0.0
-    return high, float(exact - Fraction(high))
+    return high, float(1 / Fraction(temperature) - Fraction(high))
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,3 +148,15 @@ def test_broken_rows_are_nan_throughout_at_any_scale(
     for name in ALL:
         assert np.isnan(getattr(result, name)[:3]).all(), name
         assert not np.isnan(getattr(result, name)[3]).any(), name
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310])
+def test_a_temperature_whose_inverse_overflows_is_refused_as_its_loss_is(
+    dtype: type, temperature: float
+) -> None:
+    logits = np.array([[1, 2, 0]], dtype)
+    with pytest.raises(NonFiniteError):
+        cross_entropy(logits, [0], temperature=temperature)
+    result = cross_entropy(logits, [0], temperature=temperature, non_finite="propagate")
+    assert np.array_equal(np.asarray(result.loss), [math.inf])

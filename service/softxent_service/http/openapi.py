@@ -211,6 +211,9 @@ def _explain() -> Json:
     request["description"] = (
         f"One row of 1 to {MAX_CLASSES} classes, and exactly one of label and target_probabilities."
     )
+    for row in request["properties"].values():
+        if row["type"] == "array":
+            row |= {"minItems": 1, "maxItems": MAX_CLASSES}
     request["oneOf"] = [{"required": ["label"]}, {"required": ["target_probabilities"]}]
     return {
         "summary": "The derivation of the gradient, step by step, on one row",
