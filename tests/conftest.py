@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from service_process import Service
+from softxent_service.jobs.cluster import Cluster
 from softxent_service.machine import tell_numba
 from softxent_service.settings import available_cores
 
@@ -63,6 +64,13 @@ def strained_service_url() -> Iterator[str]:
     flags = (f"--memory-bytes={12 << 20}", "--calls=1", "--queue=1")
     with running_service(*flags) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Threads of this process, for all jobs that run in it."""
+    with Cluster(None, 2) as made:
+        yield made
 
 
 @pytest.fixture

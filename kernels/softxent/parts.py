@@ -179,16 +179,14 @@ def faulty_rows(
         refuse_illegal(batch, checked)
     else:
         batch = check_columns(tensors, checked, first_class, classes)
-    return look_at(batch, checked, threads_of(num_threads)).faults != 0
+    return np.asarray(look_at(batch, checked, threads_of(num_threads)).faults != 0)
 
 
 def _per_row(options: Options) -> Options:
     return replace(options, reduction="none", denominator=None, mean_over="weights")
 
 
-def _part(
-    batch: Batch, options: Options, arrays: Arrays, weights: Weights, losses: Sums
-) -> Part:
+def _part(batch: Batch, options: Options, arrays: Arrays, weights: Weights, losses: Sums) -> Part:
     refuse_non_finite(options, arrays, losses)
     asked = {name: arrays[name] for name in ("loss", *options.outputs)}
     return Part(asked, _sums(batch, weights, losses))

@@ -217,9 +217,7 @@ def run_columns(
     return run_shard(batch, options, divisor, arrays, shard, threads)
 
 
-def check_columns(
-    tensors: Mapping[str, Any], options: Options, first: int, classes: int
-) -> Batch:
+def check_columns(tensors: Mapping[str, Any], options: Options, first: int, classes: int) -> Batch:
     """Return the checked batch of a block of columns, whose first class is `first`.
 
     Raises:

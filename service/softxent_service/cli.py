@@ -7,7 +7,20 @@ import signal
 import sys
 from types import FrameType
 
-NEEDED = ("fastapi", "typer", "uvicorn", "pydantic_settings", "httptools", "orjson", "simdjson")
+NEEDED = (
+    "fastapi",
+    "typer",
+    "uvicorn",
+    "pydantic_settings",
+    "httptools",
+    "orjson",
+    "simdjson",
+    "dask",
+    "distributed",
+    "dbos",
+    "obstore",
+    "zarr",
+)
 EXTRA = 'pip install "softxent[service]"'
 
 
@@ -17,7 +30,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        from softxent_service.commands import app
+        from softxent_service.job_commands import app
     except ModuleNotFoundError as missing:
         if missing.name not in NEEDED:
             raise

@@ -117,6 +117,14 @@ class Settings(BaseSettings):
         Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)
     ] = Field(default="info", description="Least severe message that is logged.")
 
+    dask_scheduler: str | None = Field(
+        default=None,
+        description="Dask scheduler that jobs run on, tcp://host:port; none: threads here.",
+    )
+    block_bytes: int = Field(
+        default=64 << 20, ge=1 << 10, description="Logits of a block of a job, in bytes, at most."
+    )
+
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -48,7 +48,7 @@ _SCHEMAS: dict[str, Json] = {
     **{name: {"type": "string", "enum": list(values)} for name, values in _CHOICES.items()},
 }
 
-_TEXTS = {
+TEXTS = {
     "outputs": "What is computed, separated by commas.",
     "reduction": "none gives a loss a row, sum and mean one number.",
     "ignore_index": "Rows with this label are left out; none leaves out no row.",
@@ -69,6 +69,7 @@ _TEXTS = {
     "output_dtype": "What outputs of one value a logit are stored in; none is the logits' dtype.",
     "logits_dtype": f"What JSON logits become; refused with {SAFETENSORS}.",
 }
+"""What each option is, in a sentence."""
 
 
 def option_parameters(evaluation: Evaluation) -> list[Json]:
@@ -104,7 +105,7 @@ def _parameter(name: str, evaluation: Evaluation) -> Json:
         "name": name,
         "in": "query",
         "required": False,
-        "description": _TEXTS[name],
+        "description": TEXTS[name],
         "schema": schema,
         **listed,
     }
