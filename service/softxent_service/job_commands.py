@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -66,31 +69,43 @@ def _help(name: str) -> str:
     return f"{TEXTS[name]}  [default: {'none' if default is None else default}]"
 
 
-def _takes_job(*settings: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of a job, and those of some settings."""
+def _takes_job(
+    *settings: str, **extra: tuple[Any, Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of a job, those of some settings, and some of its own."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             own = {name: given.pop(name) for name in settings}
+            rest = {name: given.pop(name) for name in extra}
             try:
-                command(_specification(given), checked(own))
+                specification = _specification(given)
+                if own:
+                    rest["settings"] = checked(own)
+                command(specification, **rest)
             except SoftxentError as error:
                 raise _refusal(error) from None
 
-        flags = _job_flags(settings)
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-                )
-                for name, (annotation, default) in flags.items()
-            ]
-        )
-        run.__annotations__ = {name: annotation for name, (annotation, _) in flags.items()}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        return run
+        return _with_flags(run, {**_job_flags(settings), **extra}, command)
 
     return decorate
+
+
+def _with_flags(
+    run: Callable[..., None], flags: dict[str, tuple[Any, Any]], command: Callable[..., None]
+) -> Callable[..., None]:
+    """Return a function that has flags, and the name and help of a command."""
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+            for name, (annotation, default) in flags.items()
+        ]
+    )
+    run.__annotations__ = {name: annotation for name, (annotation, _) in flags.items()}
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
 
 
 def _specification(given: dict[str, Any]) -> Any:
@@ -143,3 +158,139 @@ def _told(problem: dict[str, Any]) -> str:
         for row, value in zip(problem.get("rows", ()), problem.get("values", ()), strict=False)
     )
     return f"softxent: {problem['detail']}{f'; rows {rows}' if rows else ''}"
+
+
+def _takes(*settings: str) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
+    """Give a command the flags of some settings."""
+
+    def decorate(command: Callable[[Settings], None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            command(checked(given))
+
+        fields = {name: Settings.model_fields[name] for name in settings}
+        flags = {
+            n: (flag(n, f), f.get_default(call_default_factory=True)) for n, f in fields.items()
+        }
+        return _with_flags(run, flags, command)
+
+    return decorate
+
+
+@app.command()
+@_takes(
+    "data",
+    "roots",
+    "database",
+    "runner_id",
+    "running_jobs",
+    "dask_scheduler",
+    "threads",
+    "log_level",
+)
+def runner(settings: Settings) -> None:
+    """Run the jobs that services take, until SIGTERM or SIGINT.
+
+    Several runners share the queue of one database; each has an id of its own.
+    """
+    _run_role("run_runner", settings)
+
+
+@app.command()
+@_takes("dask_scheduler", "threads", "log_level")
+def worker(settings: Settings) -> None:
+    """Compute blocks of jobs for a Dask scheduler, until SIGTERM or SIGINT."""
+    _run_role("run_worker", settings)
+
+
+def _run_role(name: str, settings: Settings) -> None:
+    tell_numba(os.environ, settings.threads)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+    )
+    from softxent_service.jobs import roles
+
+    getattr(roles, name)(settings)
+
+
+job_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(job_app, name="job", help="Submit, show, list, watch and cancel jobs of a service.")
+
+_URL = Annotated[str, typer.Option(envvar="SOFTXENT_URL", help="Where the service is.")]
+_ID = Annotated[str, typer.Argument(help="The id of the job.")]
+_KEY = Annotated[
+    str | None, typer.Option(help="Idempotency key: the same key with the same job is one job.")
+]
+_AT = "http://127.0.0.1:8000"
+
+
+@job_app.command("submit")
+@_takes_job(url=(_URL, _AT), key=(_KEY, None))
+def submit(specification: Any, url: str, key: str | None) -> None:
+    """Submit a job over arrays below the service's roots, and print its id."""
+    with _jobs(url) as jobs:
+        typer.echo(jobs.submit(specification.to_json(), key=key)["id"])
+
+
+@job_app.command("show")
+def show(job: _ID, url: _URL = _AT) -> None:
+    """Show a job as JSON."""
+    with _jobs(url) as jobs:
+        _print_job(jobs.show(job))
+
+
+@job_app.command("list")
+def list_jobs(
+    url: _URL = _AT,
+    state: Annotated[str, typer.Option(help="Only these states, separated by commas.")] = "",
+    limit: Annotated[int, typer.Option(help="Most jobs that are listed.", min=1)] = 50,
+) -> None:
+    """List jobs, the newest first: id, state, when it came, rows done, output."""
+    cursor = None
+    with _jobs(url) as jobs:
+        while limit > 0:
+            page = jobs.list(states=state, limit=min(limit, 500), cursor=cursor)
+            for job in page["jobs"]:
+                typer.echo(_line(job))
+            limit -= len(page["jobs"])
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+
+@job_app.command("watch")
+def watch(job: _ID, url: _URL = _AT) -> None:
+    """Follow a job until it ends; the exit status is 0 where it succeeded, else 1."""
+    with _jobs(url) as jobs:
+        for news in jobs.watch(job):
+            typer.echo(_line(news))
+    if news["error"]:
+        sys.exit(_told(news["error"]))
+    sys.exit(0 if news["state"] == "succeeded" else 1)
+
+
+@job_app.command("cancel")
+def cancel(job: _ID, url: _URL = _AT) -> None:
+    """Cancel a job; what of its result is finished stays."""
+    with _jobs(url) as jobs:
+        typer.echo(_line(jobs.cancel(job)))
+
+
+@contextmanager
+def _jobs(url: str) -> Iterator[Any]:
+    from softxent_client.jobs import Jobs
+
+    try:
+        with Jobs(url) as jobs:
+            yield jobs
+    except (SoftxentError, ValueError) as error:
+        sys.exit(f"softxent: {error}")
+
+
+def _print_job(job: dict[str, Any]) -> None:
+    typer.echo(json.dumps(job, indent=2))
+
+
+def _line(job: dict[str, Any]) -> str:
+    progress = job["progress"]
+    rows = f"{progress['rows_done']}/{progress['rows']}" if progress else "-"
+    return f"{job['id']}  {job['state']:<9}  {job['created']}  {rows}  {job['job']['output']}"

@@ -70,7 +70,7 @@ def began(caplog: pytest.LogCaptureFixture) -> Counter[int]:
 def test_a_job_that_was_stopped_goes_on(
     arrays: Path, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="softxent.jobs")
+    caplog.set_level(logging.DEBUG, logger="softxent.jobs")
     done = stop_after(job_over(arrays), cluster, 10)
     assert 10 <= len(done) < ROWS // BLOCK
     assert not (arrays / "out" / "zarr.json").exists()

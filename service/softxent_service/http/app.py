@@ -14,6 +14,8 @@ from softxent_service.http.budget import Budget
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.fixtures import fixture_routes
+from softxent_service.http.jobs import PATH as JOBS_PATH
+from softxent_service.http.jobs import Jobs, SubmitRoute, job_routes
 from softxent_service.http.openapi import describe_routes
 from softxent_service.http.problems import add_problem_handlers
 from softxent_service.http.readiness import Readiness
@@ -39,10 +41,12 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
         description=DESCRIPTION,
         redirect_slashes=False,
     )
+    app.state.jobs = jobs = Jobs(settings)
     app.add_middleware(Draining)
     add_problem_handlers(app)
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     app.include_router(fixture_routes(["GET", "HEAD"]))
+    app.include_router(job_routes(jobs, readiness, settings, ["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
         *(
@@ -58,9 +62,14 @@ def create_app(settings: Settings, readiness: Readiness) -> FastAPI:
             explain.ExplainRoute(gate, reader, settings),
             methods=["POST"],
         ),
+        Route(JOBS_PATH, SubmitRoute(jobs, reader, settings), methods=["POST"]),
     ]
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
-    documented = [small_routes(settings, readiness, ["GET"]), fixture_routes(["GET"])]
+    documented = [
+        small_routes(settings, readiness, ["GET"]),
+        fixture_routes(["GET"]),
+        job_routes(jobs, readiness, settings, ["GET"]),
+    ]
     routes = [route for router in documented for route in router.routes]
     document = describe_routes(app, routes, settings.limits)
     app.openapi = lambda: document  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from softxent.explanation import MAX_CLASSES, Explanation
 from softxent_client.wire import JSON, REQUEST, RESPONSE, SAFETENSORS, Limits, Schema
 from softxent_client.wire.schema import Field
 from softxent_service.http import explain, problems
+from softxent_service.http.openapi_jobs import JOB_REFUSALS, JOB_SCHEMAS, describe_jobs
 from softxent_service.http.openapi_options import option_parameters
 
 Json = dict[str, Any]
@@ -112,8 +113,11 @@ def describe_routes(app: FastAPI, routes: Sequence[BaseRoute], limits: Limits) -
         explain.PATH: {"post": _explain()},
         **document["paths"],
     }
+    described = describe_jobs(document["paths"])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas |= {**SCHEMAS, "Problem": PROBLEM}
+    schemas |= {**SCHEMAS, "Problem": PROBLEM, **JOB_SCHEMAS}
+    for operation, statuses in described:
+        operation["responses"] |= _refusals(statuses)
     for item in document["paths"].values():
         for operation in item.values():
             operation["responses"] = {**_refusals(ANYWHERE), **operation["responses"]}
@@ -226,6 +230,5 @@ def _explanation() -> Json:
 
 def _refusals(statuses: Iterable[int]) -> Json:
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}
-    return {
-        str(status): {"description": REFUSALS[status], "content": content} for status in statuses
-    }
+    texts = REFUSALS | JOB_REFUSALS
+    return {str(status): {"description": texts[status], "content": content} for status in statuses}

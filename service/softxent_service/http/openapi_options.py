@@ -111,6 +111,17 @@ def _parameter(name: str, evaluation: Evaluation) -> Json:
     }
 
 
+def option_schema(name: str, evaluation: Evaluation) -> Json:
+    """Return an option as a member of a JSON object, where null is none."""
+    described = _parameter(name, evaluation)
+    schema = dict(described["schema"])
+    if "oneOf" in schema:
+        schema["oneOf"] = [{"type": "null"} if s == _NONE else s for s in schema["oneOf"]]
+    if schema["default"] == "none" and "oneOf" in schema:
+        schema["default"] = None
+    return {**schema, "description": described["description"]}
+
+
 def _typed(text: str, kind: str | None) -> object:
     # "nan" is a word where the schema says string, and no default is a number that JSON lacks.
     if kind == "string" or text == "none":

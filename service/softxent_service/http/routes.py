@@ -42,6 +42,7 @@ class Info(BaseModel):
     threads: int
     threading_layer: str | None = Field(description="null until a parallel kernel has run.")
     limits: LimitsInfo
+    roots: list[str] = Field(description="URLs below which jobs read and write.")
 
 
 class Live(BaseModel):
@@ -105,4 +106,5 @@ def describe(settings: Settings, threading_layer: str | None) -> Info:
             timeout_seconds=settings.timeout_seconds,
             longest_timeout_seconds=settings.longest_timeout_seconds,
         ),
+        roots=settings.root_urls,
     )

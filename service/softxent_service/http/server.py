@@ -14,9 +14,11 @@ from threading import Thread
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
+from softxent_service.http.jobs import Jobs
 from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.settings import Settings
@@ -33,7 +35,8 @@ def serve(settings: Settings) -> None:
     )
     listener = _listen_unix(settings.uds) if settings.uds else _listen(settings.host, settings.port)
     readiness = Readiness()
-    server = _Server(_config(settings, readiness), readiness, settings.drain_seconds)
+    app = create_app(settings, readiness)
+    server = _Server(_config(settings, app), readiness, settings.drain_seconds)
     # uvicorn puts these back and raises the signal again once it has stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -42,13 +45,16 @@ def serve(settings: Settings) -> None:
         _url(listener, settings),
         settings.threads,
     )
-    warming = Thread(target=_warm_up, args=(readiness, server, settings.threads), daemon=True)
+    jobs: Jobs = app.state.jobs
+    warming = Thread(target=_warm_up, args=(readiness, server, settings.threads, jobs), daemon=True)
     warming.start()
     try:
         server.run(sockets=[listener])
     finally:
         if settings.uds:
             settings.uds.unlink(missing_ok=True)
+    if not warming.is_alive():
+        jobs.close()
     _end(warming, readiness)
 
 
@@ -109,10 +115,10 @@ def _url(listener: socket.socket, settings: Settings) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
+def _config(settings: Settings, app: FastAPI) -> uvicorn.Config:
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
     return uvicorn.Config(
-        create_app(settings, readiness),
+        app,
         http=protocol(Bounds(settings.request_head_bytes, settings.connections)),  # type: ignore[arg-type]
         loop="auto",
         ws="none",
@@ -130,7 +136,7 @@ def _config(settings: Settings, readiness: Readiness) -> uvicorn.Config:
     )
 
 
-def _warm_up(readiness: Readiness, server: uvicorn.Server, threads: int) -> None:
+def _warm_up(readiness: Readiness, server: uvicorn.Server, threads: int, jobs: Jobs) -> None:
     try:
         readiness.warm_up()
     except KernelsError as error:
@@ -139,6 +145,7 @@ def _warm_up(readiness: Readiness, server: uvicorn.Server, threads: int) -> None
         server.should_exit = True
     else:
         logger.info("ready: %d kernel threads on the %s layer", threads, readiness.threading_layer)
+        jobs.resume()
 
 
 def _end(warming: Thread, readiness: Readiness) -> None:

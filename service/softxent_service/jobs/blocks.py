@@ -57,7 +57,7 @@ def evaluate_block(job: Job, block: int, numerics: int) -> Outcome:
         result = _begin(job, numerics)
         if committed := result.is_committed(block):
             return committed
-        logger.info("%s block %d begins", job.output.url, block)
+        logger.debug("%s block %d begins", job.output.url, block)
         tensors = _read(job, block)
         part, skipped = _evaluate(job, tensors)
         result.write(part.arrays, block)
@@ -65,7 +65,7 @@ def evaluate_block(job: Job, block: int, numerics: int) -> Outcome:
         rows = tuple(int(row) + first for row in skipped)
         finished = Finished(block, part.sums, _correct(part, tensors), rows)
         result.commit(finished)
-        logger.info("%s block %d committed", job.output.url, block)
+        logger.debug("%s block %d committed", job.output.url, block)
         return finished
     except SoftxentError as error:
         return fault_of(job, block, error)
@@ -79,7 +79,7 @@ def partials_of_columns(
         if _begin(job, numerics).is_committed(block):
             return None
         if not columns.start:
-            logger.info("%s block %d begins", job.output.url, block)
+            logger.debug("%s block %d begins", job.output.url, block)
         given: dict[str, Any] = {**_read(job, block, columns), **_keywords(job)}
         return class_partials(
             first_class=columns.start, classes=job.plan.classes, num_threads=1, **given
@@ -139,7 +139,7 @@ def commit(job: Job, block: int, parts: list[Part | Fault | None]) -> Outcome:
         assert isinstance(whole, Part)
         finished = Finished(block, whole.sums)
         result.commit(finished)
-        logger.info("%s block %d committed", job.output.url, block)
+        logger.debug("%s block %d committed", job.output.url, block)
         return finished
     except SoftxentError as error:
         return fault_of(job, block, error)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import dask.config
 import distributed
 
-logger = logging.getLogger("softxent.jobs")
+logger = logging.getLogger("distributed")
 
 CONNECT_SECONDS = 5
 """How long one try to reach a scheduler may take."""
@@ -52,6 +52,7 @@ class Cluster:
         if self._client is not None and self._client.status == "running":
             return self._client
         self._drop()
+        logger.setLevel(logging.WARNING)
         try:
             address = self._scheduler or self._start()
             self._client = distributed.Client(
