@@ -6,10 +6,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv-peers/.ready
+PARTS := .venv-parts/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-bits test-large test-peers lint fix bench bench-kernels accuracy demo
+.PHONY: help run test test-bits test-large test-peers test-parts test-chaos lint fix bench \
+	bench-kernels bench-jobs accuracy demo
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r verb what; \
@@ -34,6 +36,14 @@ test-large: $(READY) ## evaluate one batch of more than 2^31 logits; takes 6 GB 
 test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/conventions.md
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
+
+test-parts: $(PARTS) ## run jobs on PostgreSQL, SeaweedFS and a cluster, and kill each; takes minutes
+	@echo "test-parts: pytest tests/parts $(ARGS)"
+	@.venv-parts/bin/python -m pytest tests/parts $(ARGS)
+
+test-chaos: $(PARTS) ## the same, each killed 20 times; takes an hour
+	@echo "test-chaos: KILLS=20 pytest tests/parts -k survives $(ARGS)"
+	@KILLS=20 .venv-parts/bin/python -m pytest tests/parts -k survives $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
@@ -60,6 +70,10 @@ bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, b
 	@echo "bench-kernels: benchmarks/kernel_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/kernel_times.py $(ARGS)
 
+bench-jobs: $(READY) ## measure jobs over 8 GB on local disk; takes 40 GB of it and minutes
+	@echo "bench-jobs: benchmarks/job_times.py $(ARGS)"
+	@$(BIN)/python benchmarks/job_times.py $(ARGS)
+
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
 	@.venv-peers/bin/python benchmarks/accuracy.py --write $(ARGS)
@@ -84,12 +98,12 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The libraries compared with stay out of the lock: gigabytes that only this needs. What .venv has is
-# shared, and shared first, so that nothing is installed twice.
-$(PEERS): $(READY) tests/peers/requirements.txt
-	@echo "setup: making .venv-peers with the libraries to compare with"
-	@$(BIN)/python -m venv --clear .venv-peers
-	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-peers/shared.pth
-	@mv .venv-peers/shared.pth "$$(.venv-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/peers/requirements.txt
+# What more than the lock is needed stays out of it: gigabytes that only one verb needs. What .venv
+# has is shared, and shared first, so that nothing is installed twice.
+.venv-%/.ready: $(READY) tests/%/requirements.txt
+	@echo "setup: making .venv-$* with what only tests/$* needs"
+	@$(BIN)/python -m venv --clear .venv-$*
+	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-$*/shared.pth
+	@mv .venv-$*/shared.pth "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r tests/$*/requirements.txt
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import subprocess
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+OF_JOBS = ("distillation.py", "language_model.py", "ngrams.py")
 SMALL = sorted(
-    file.name for file in EXAMPLES.iterdir() if file.is_file() and file.name != "demo.py"
+    file.name
+    for file in EXAMPLES.iterdir()
+    if file.is_file() and file.name not in ("demo.py", *OF_JOBS)
 )
 DEMO_FLAGS = ("--steps", "8", "--rows", "16", "--classes", "1000")
 
@@ -77,3 +81,21 @@ def test_demo_says_what_is_wrong_with_a_flag() -> None:
     done = run("demo.py", "--steps", "0")
     assert done.returncode == 2
     assert "--steps" in done.stderr
+
+
+def test_language_models_are_evaluated() -> None:
+    done = run("language_model.py", "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    order, loss, _, perplexity, accuracy, _ = done.stdout.splitlines()[-1].split()
+    assert order == "3"
+    assert float(perplexity) == pytest.approx(math.exp(float(loss)), rel=1e-3)
+    assert 2 < float(perplexity) < 15
+    assert 0.3 < float(accuracy) < 0.9
+
+
+def test_a_student_is_distilled() -> None:
+    done = run("distillation.py", "--steps", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", done.stdout)]
+    assert losses[1] < losses[0]
+    assert "gradient (4000, " in done.stdout

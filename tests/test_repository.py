@@ -23,10 +23,13 @@ VERBS = (
     "test-bits",
     "test-large",
     "test-peers",
+    "test-parts",
+    "test-chaos",
     "lint",
     "fix",
     "bench",
     "bench-kernels",
+    "bench-jobs",
     "accuracy",
     "demo",
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,12 +18,24 @@ logger = logging.getLogger("distributed")
 CONNECT_SECONDS = 5
 """How long one try to reach a scheduler may take."""
 
+WIDTH_SECONDS = 1.0
+"""How long it is believed how many threads a cluster has; to ask costs as much as a small block."""
+
 HERE = "127.0.0.1:0"
 """Dask opens an HTTP port for every scheduler and worker, by default to all the world."""
 
 
 class ClusterLostError(Exception):
     """The scheduler is gone, and with it every task; what was committed stays."""
+
+
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """Make every word for a scheduler that is gone the same one."""
+    try:
+        yield
+    except (OSError, TimeoutError, CancelledError) as error:
+        raise ClusterLostError(f"{type(error).__name__}: {error}") from error
 
 
 class Cluster:
@@ -31,6 +46,7 @@ class Cluster:
         self._threads = threads
         self._local: distributed.LocalCluster | None = None
         self._client: distributed.Client | None = None
+        self._width, self._look_at = 1, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -64,11 +80,19 @@ class Cluster:
         return self._client
 
     def width(self) -> int:
-        """Return how many tasks run at a time, at least 1."""
+        """Return how many tasks run at a time, at least 1, as it was a moment ago.
+
+        Raises:
+            ClusterLostError: the scheduler is gone.
+        """
         if not self._scheduler:
             return self._threads
-        threads: dict[str, int] = self.client().nthreads()
-        return max(1, sum(threads.values()))
+        if time.monotonic() >= self._look_at:
+            with reached():
+                threads: dict[str, int] = self.client().nthreads()
+            self._width = max(1, sum(threads.values()))
+            self._look_at = time.monotonic() + WIDTH_SECONDS
+        return self._width
 
     def close(self) -> None:
         """Let go of everything."""

@@ -6,19 +6,22 @@ bounded by the cluster and not by the job.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from typing import Any
 
 import distributed
 from distributed import KilledWorker
+from distributed.comm.core import CommClosedError
 
 from softxent.errors import SoftxentError
 from softxent_service.jobs.blocks import Fault, Outcome
-from softxent_service.jobs.cluster import Cluster, ClusterLostError
+from softxent_service.jobs.cluster import Cluster, ClusterLostError, reached
 from softxent_service.jobs.divisor import find_divisor
 from softxent_service.jobs.failure import JobFailedError
 from softxent_service.jobs.graph import block_graph
@@ -114,7 +117,8 @@ class _Run:
 
     def send(self, client: distributed.Client, block: int) -> Future:
         """Send a block."""
-        future: Future = client.compute(block_graph(self._job, block), optimize_graph=False)
+        with reached():
+            future: Future = client.compute(block_graph(self._job, block), optimize_graph=False)
         return future
 
     def take(self, block: int, outcome: Outcome) -> Fault | None:
@@ -190,7 +194,8 @@ class _Flight:
                     self._check_connection()
                 self._send()
         except (JobFailedError, StoppedError):
-            self._client.cancel(list(self._flying), force=True)
+            with contextlib.suppress(ClusterLostError), reached():
+                self._client.cancel(list(self._flying), force=True)
             raise
         if self._faults:
             # Blocks are sent in order and those under way are waited for: the first one is told,
@@ -212,12 +217,17 @@ class _Flight:
     def _land(self, future: Future) -> None:
         block = self._flying.pop(future)
         if future.status == "finished":
-            fault = self._run.take(block, future.result())
+            with reached():
+                outcome = future.result()
+            fault = self._run.take(block, outcome)
             self._faults += [fault] if fault else []
             return
         if future.status != "error":
             raise ClusterLostError(f"block {block} is {future.status}")
-        error = future.exception()
+        with reached():
+            error = future.exception()
+        if isinstance(error, (CancelledError, CommClosedError)):
+            raise ClusterLostError(f"block {block}: {error}")
         if not isinstance(error, KilledWorker):
             raise JobFailedError.of_machine(block, error) from error
         self._run.killed(block, error)

@@ -21,7 +21,10 @@ class Lock:
 
     def take(self) -> bool:
         """Return whether the lock is held now."""
-        if self._held is None or not self._lives():
+        if self._held is not None and not self._lives():
+            # Forgotten before it is taken again, which may fail for as long as the server is away.
+            self._held = None
+        if self._held is None:
             self._held = self._take_file() if self._is_file else self._take_server()
         return self._held is not None
 
@@ -29,7 +32,7 @@ class Lock:
         """Let another runner take it."""
         held, self._held = self._held, None
         if held is not None:
-            with contextlib.suppress(sa.exc.DBAPIError):
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
                 held.close()
 
     @property
@@ -42,7 +45,7 @@ class Lock:
         try:
             self._held.execute(sa.text("select 1"))
             self._held.commit()
-        except sa.exc.DBAPIError:
+        except sa.exc.SQLAlchemyError:
             # The lock went with the connection.
             with contextlib.suppress(Exception):
                 self._held.invalidate()

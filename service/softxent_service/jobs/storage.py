@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,22 @@ from zarr.storage import LocalStore, ObjectStore, WrapperStore
 from softxent_service.jobs.errors import LocationError, StorageError
 from softxent_service.jobs.roots import Place, is_inside, root_folder
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
 T = TypeVar("T")
+
+RETRIES: RetryConfig = {
+    "max_retries": 1000,
+    "retry_timeout": timedelta(minutes=3),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=3),
+        "base": 2,
+    },
+}
+"""How long an object store may be gone before a job fails; its own ten tries are over in 3 s, and a
+server that was killed is back after 20."""
 
 
 class Confined(WrapperStore[LocalStore]):
@@ -82,7 +98,8 @@ def store_at(place: Place, *, read_only: bool) -> Store:
 
     bucket, _, prefix = place.root.removeprefix("s3://").partition("/")
     whole = "/".join(part for part in (prefix, place.path) if part)
-    return ObjectStore(S3Store(bucket, prefix=whole), read_only=read_only)
+    store = S3Store(bucket, prefix=whole, retry_config=RETRIES)
+    return ObjectStore(store, read_only=read_only)
 
 
 class Folder:
