@@ -13,7 +13,7 @@ from job_support import BFLOAT16, save_zarr
 
 from softxent import TensorError
 from softxent.errors import SoftxentError
-from softxent_service.jobs.arrays import create_array, open_array, write_rows
+from softxent_service.jobs.arrays import create_array, open_array, open_to_write, write_rows
 from softxent_service.jobs.errors import StorageError
 from softxent_service.jobs.roots import Place
 
@@ -64,14 +64,16 @@ def test_an_array_that_is_written_in_parts_reads_back(tmp_path: Path) -> None:
     whole = values(ml_dtypes.bfloat16)
     for row in range(0, 13, 4):
         for column in (0, 5):
-            write_rows(out, whole[row : row + 4, column : column + 5], row, column)
+            write_rows(
+                out, open_to_write(out), whole[row : row + 4, column : column + 5], row, column
+            )
     assert open_array(out, "logits").read().tobytes() == whole.tobytes()
 
 
 def test_zeros_keep_their_sign(tmp_path: Path) -> None:
     out = place(tmp_path, "out")
     create_array(out, (4,), np.dtype(np.float32), (4,))
-    write_rows(out, np.full(4, -0.0, np.float32), 0)
+    write_rows(out, open_to_write(out), np.full(4, -0.0, np.float32), 0)
     assert np.signbit(open_array(out, "loss").read()).all()
 
 

@@ -205,7 +205,7 @@ def create_array(
         refuse(error, place.url, "written")
 
 
-def write_rows(place: Place, values: Array, *firsts: int) -> None:
+def write_rows(place: Place, array: zarr.Array[Any], values: Array, *firsts: int) -> None:
     """Write a part of an array that begins at `firsts`; chunks of it belong to nobody else.
 
     Raises:
@@ -215,10 +215,20 @@ def write_rows(place: Place, values: Array, *firsts: int) -> None:
     starts = firsts + (0,) * (bits.ndim - len(firsts))
     where = tuple(slice(a, a + n) for a, n in zip(starts, bits.shape, strict=True))
     try:
-        # A chunk of zeros that is left out would lose the sign of -0.0.
-        array = zarr.open_array(Folder(place).writer, mode="r+").with_config(
-            {"write_empty_chunks": True}
-        )
         array[where] = bits
+    except Exception as error:
+        refuse(error, place.url, "written")
+
+
+def open_to_write(place: Place) -> zarr.Array[Any]:
+    """Open an array that `create_array` has made.
+
+    Raises:
+        StorageError: it is not there.
+    """
+    try:
+        array = zarr.open_array(Folder(place).writer, mode="r+")
+        # A chunk of zeros that is left out would lose the sign of -0.0.
+        return array.with_config({"write_empty_chunks": True})
     except Exception as error:
         refuse(error, place.url, "written")

@@ -68,7 +68,7 @@ def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[st
         divisor = _known_divisor(known) if known else find_divisor(job, arrays)
         result.begin(arrays["logits"], divisor)
         tally = result.finished() if known else Tally()
-        _Run(job.with_divisor(divisor), cluster, tally, report, stops).all_blocks()
+        _Run(job.begun(divisor), cluster, tally, report, stops).all_blocks()
         return result.finish(tally)
     except SoftxentError as error:
         raise JobFailedError.of_error(error) from error

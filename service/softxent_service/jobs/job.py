@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,7 @@ class Job:
         mask_rank: of the class mask, 0 without one.
         fingerprint: of everything that its bits depend on, but the values at rest.
         divisor: what a mean divides derivatives by; None until that is known.
+        run: of one run of the engine its own; what a process keeps open is kept for one run.
     """
 
     specification: Specification
@@ -48,10 +50,11 @@ class Job:
     mask_rank: int
     fingerprint: str
     divisor: float | None = None
+    run: str = "accepted"
 
-    def with_divisor(self, divisor: float | None) -> Job:
-        """Return the job once it is known what a mean divides by, None where it does not."""
-        return replace(self, divisor=divisor)
+    def begun(self, divisor: float | None) -> Job:
+        """Return the job as it is run: with what a mean divides by, None where it does not."""
+        return replace(self, divisor=divisor, run=uuid.uuid4().hex)
 
     def open(self) -> dict[str, StoredArray]:
         """Open its arrays.

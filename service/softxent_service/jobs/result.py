@@ -15,6 +15,7 @@ import contextlib
 import json
 import math
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,11 @@ import softxent
 from softxent.errors import as_json
 from softxent.evaluations import PER_LOGIT
 from softxent.reduction import mean_divisor, reduced_loss
-from softxent_service.jobs.arrays import StoredArray, create_array, write_rows
+from softxent_service.jobs.arrays import StoredArray, create_array, open_to_write, write_rows
 from softxent_service.jobs.errors import NumericsError, OutputInUseError
 from softxent_service.jobs.job import Job
 from softxent_service.jobs.plan import Plan
+from softxent_service.jobs.roots import Place
 from softxent_service.jobs.storage import Folder, refuse
 from softxent_service.jobs.tally import Finished, Tally
 
@@ -130,11 +132,12 @@ class Result:
         for name in self._job.arrays_out:
             if name in arrays:
                 place = self._job.output.child(name)
+                array = _opened(place, self._job.run)
                 starts = (first,)
                 if name in PER_LOGIT:
                     middle = (0,) * (len(self._job.shape) - 2)
                     starts = (first, *middle, first_column)
-                write_rows(place, arrays[name], *starts)
+                write_rows(place, array, arrays[name], *starts)
 
     def commit(self, block: Finished) -> None:
         """Say that a block is finished; all its values must have been written.
@@ -178,6 +181,13 @@ class Result:
             zarr.create_array(Folder(place).writer, data=array, overwrite=True)
         except Exception as error:
             refuse(error, place.url, "written")
+
+
+@lru_cache(maxsize=32)
+def _opened(place: Place, run: str) -> zarr.Array[Any]:
+    """Return an output, opened once a run: to open it takes as long as to write a small block."""
+    assert run
+    return open_to_write(place)
 
 
 def _key(block: int) -> str:
