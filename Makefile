@@ -6,7 +6,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv-peers/.ready
-PROOFS := .venv-proofs/.ready
 HTTP_PEERS := $(patsubst benchmarks/http_peers/%.txt,.venv-http/%/.ready,$(wildcard benchmarks/http_peers/*.txt))
 
 .DEFAULT_GOAL := help
@@ -43,7 +42,7 @@ test-oip: .venv-oip/.ready ## call the service with the Open Inference Protocol'
 	@.venv-oip/bin/python -m pytest tests/oip \
 		$$(test -x .venv-oip/bin/perf_analyzer || echo --ignore=tests/oip/test_perf_analyzer.py) $(ARGS)
 
-test-proofs: $(PROOFS) ## overload, cut off, stop and fuzz a running service; takes half an hour
+test-proofs: .venv-proofs/.ready ## overload, cut off, stop and fuzz a running service; takes half an hour
 	@echo "test-proofs: pytest tests/proofs -s $(ARGS)"
 	@.venv-proofs/bin/python -m pytest tests/proofs -s $(ARGS)
 
@@ -54,6 +53,14 @@ test-operations: $(READY) ## have Prometheus scrape, wrk count, Node and Go call
 test-soak: $(READY) ## ten minutes at 80 % of capacity, report in soak.html; ARGS="--seconds 60" for less
 	@echo "test-soak: benchmarks/load/soak.py $(ARGS)"
 	@PYTHONPATH=benchmarks $(BIN)/python -m load.soak $(ARGS)
+
+test-parts: .venv-parts/.ready ## run jobs on PostgreSQL, SeaweedFS and a cluster, and kill each; takes minutes
+	@echo "test-parts: pytest tests/parts $(ARGS)"
+	@.venv-parts/bin/python -m pytest tests/parts $(ARGS)
+
+test-chaos: .venv-parts/.ready ## the same, each killed 20 times; takes an hour
+	@echo "test-chaos: KILLS=20 pytest tests/parts -k survives $(ARGS)"
+	@KILLS=20 .venv-parts/bin/python -m pytest tests/parts -k survives $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
@@ -92,6 +99,10 @@ bench-operations: $(READY) ## measure rates, open-loop latencies, and what keys 
 	@echo "bench-operations: benchmarks/operations.py $(ARGS)"
 	@$(BIN)/python benchmarks/operations.py $(ARGS)
 
+bench-jobs: $(READY) ## measure jobs over 8 GB on local disk; takes 40 GB of it and minutes
+	@echo "bench-jobs: benchmarks/job_times.py $(ARGS)"
+	@$(BIN)/python benchmarks/job_times.py $(ARGS)
+
 accuracy: $(PEERS) ## measure errors beside other libraries; write the table of docs/numerics.md
 	@echo "accuracy: benchmarks/accuracy.py --write $(ARGS)"
 	@.venv-peers/bin/python benchmarks/accuracy.py --write $(ARGS)
@@ -116,10 +127,10 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The libraries compared with stay out of the lock: gigabytes that only this needs. So do tools that
-# only the proofs use. What .venv has is shared, and shared first, so that nothing is installed twice.
+# What more than the lock is needed stays out of it: gigabytes that only one verb needs. What .venv
+# has is shared, and shared first, so that nothing is installed twice.
 .venv-%/.ready: $(READY) tests/%/requirements.txt
-	@echo "setup: making .venv-$* with what tests/$*/requirements.txt names"
+	@echo "setup: making .venv-$* with what only tests/$* needs"
 	@$(BIN)/python -m venv --clear .venv-$*
 	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-$*/shared.pth
 	@mv .venv-$*/shared.pth "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"

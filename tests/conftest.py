@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from service_process import Service
+from softxent_service.jobs.cluster import Cluster
 from softxent_service.machine import tell_numba
 from softxent_service.settings import available_cores
 
@@ -76,6 +77,13 @@ def shared_memory_url() -> Iterator[str]:
     """A service that clients may share memory with, and that answers below /base as well."""
     with running_service("--shared-memory", "--base-path=/base") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Threads of this process, for all jobs that run in it."""
+    with Cluster(None, 2) as made:
+        yield made
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -17,9 +18,12 @@ from conftest import running_service
 from softxent_service.keys import new_key
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+OF_JOBS = ("distillation.py", "language_model.py", "ngrams.py")
 RUNNERS = {".py": [sys.executable], ".sh": ["bash"], ".mjs": ["node"], ".go": ["go", "run"]}
 THERE = sorted(
-    file.name for file in EXAMPLES.iterdir() if file.is_file() and file.name != "demo.py"
+    file.name
+    for file in EXAMPLES.iterdir()
+    if file.is_file() and file.name not in ("demo.py", *OF_JOBS)
 )
 # Python and make are enough here; `make test-operations` wants every language there is one in.
 SMALL = [name for name in THERE if shutil.which(RUNNERS[Path(name).suffix][0])]
@@ -103,3 +107,21 @@ def test_demo_says_what_is_wrong_with_a_flag() -> None:
     done = run("demo.py", "--steps", "0")
     assert done.returncode == 2
     assert "--steps" in done.stderr
+
+
+def test_language_models_are_evaluated() -> None:
+    done = run("language_model.py", "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    order, loss, _, perplexity, accuracy, _ = done.stdout.splitlines()[-1].split()
+    assert order == "3"
+    assert float(perplexity) == pytest.approx(math.exp(float(loss)), rel=1e-3)
+    assert 2 < float(perplexity) < 15
+    assert 0.3 < float(accuracy) < 0.9
+
+
+def test_a_student_is_distilled() -> None:
+    done = run("distillation.py", "--steps", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", done.stdout)]
+    assert losses[1] < losses[0]
+    assert "gradient (4000, " in done.stdout

@@ -72,7 +72,7 @@ def test_every_limit_is_a_setting_and_its_answer_a_refusal() -> None:
     assert named <= set(SETTINGS)
     assert {int(row[2]) for row in table("limit")} <= set(REFUSALS)
     bounded = {name for name in SETTINGS if re.search("BYTES|TENSORS|DEPTH|TIMEOUT|QUEUE", name)}
-    assert bounded - {"SOFTXENT_KEPT_BYTES"} <= named
+    assert bounded - {"SOFTXENT_KEPT_BYTES", "SOFTXENT_BLOCK_BYTES"} <= named
 
 
 def test_every_refusal_with_its_status() -> None:

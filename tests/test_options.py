@@ -322,3 +322,10 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 )
 def test_text_round_trip(options: Options) -> None:
     assert Options.from_text(options.to_text().items()) == options
+
+
+@pytest.mark.parametrize("outputs", [(["loss"],), ({},), [["loss"]], (("loss",),)])
+def test_outputs_that_are_no_words_are_refused(outputs: Any) -> None:
+    with pytest.raises(OptionError, match="unknown output") as refused:
+        Options.from_keywords({"outputs": outputs})
+    assert refused.value.field == "outputs"

@@ -27,6 +27,8 @@ VERBS = (
     "test-proofs",
     "test-operations",
     "test-soak",
+    "test-parts",
+    "test-chaos",
     "lint",
     "fix",
     "bench",
@@ -34,6 +36,7 @@ VERBS = (
     "bench-http",
     "bench-oip",
     "bench-operations",
+    "bench-jobs",
     "accuracy",
     "demo",
 )
@@ -128,6 +131,7 @@ def test_scripts_can_be_executed(path: str) -> None:
         ("softxent", ("numba", "llvmlite")),
         ("softxent.explanation", ("numba", "llvmlite")),
         ("softxent_client", ("numba", "llvmlite", "fastapi", "pydantic")),
+        ("softxent_service.http.server", ("dask", "dbos", "distributed", "obstore", "zarr")),
     ],
 )
 def test_import_is_light(package: str, heavy: tuple[str, ...]) -> None:

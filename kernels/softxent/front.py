@@ -233,8 +233,7 @@ def finish(
     Raises:
         NonFiniteError: a loss is not finite, and `non_finite` is "error".
     """
-    if options.non_finite == "error" and not all_finite(sums):
-        _refuse_non_finite(arrays["loss"])
+    refuse_non_finite(options, arrays, sums)
     loss_sum = total(sums)
     results: dict[str, Any] = {name: arrays[name] for name in options.outputs}
     if "loss" in results and options.reduction != "none":
@@ -257,7 +256,15 @@ def threads_of(num_threads: int | None) -> int:
     return min(num_threads, available)
 
 
-def _refuse_non_finite(loss: npt.NDArray[Any]) -> None:
+def refuse_non_finite(options: Options, arrays: Arrays, sums: Sums) -> None:
+    """Refuse losses that are not finite, where `non_finite` is "error".
+
+    Raises:
+        NonFiniteError: there are some.
+    """
+    if options.non_finite != "error" or all_finite(sums):
+        return
+    loss = arrays["loss"]
     bad = ~np.isfinite(loss.reshape(-1))
     raise NonFiniteError(
         f"the loss of {int(bad.sum())} rows is not finite; non_finite=propagate returns them",

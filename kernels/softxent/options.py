@@ -120,7 +120,7 @@ class Options:
         """
         for name in given:
             _check_known(name, evaluation)
-        if all(type(value) in _HASHED for value in given.values()):
+        if all(map(_is_plain, given.values())):
             # -0.0 equals 0.0, and 1 equals True.
             return _made(evaluation, tuple((n, type(v), str(v), v) for n, v in given.items()))
         return _make(evaluation, given)
@@ -171,7 +171,13 @@ def _of_one_output(evaluation: Evaluation, output: str) -> Evaluation:
     return dataclasses.replace(evaluation, options=names, default_outputs=(output,))
 
 
-_HASHED = (str, int, float, bool, tuple, type(None))
+_HASHED = (str, int, float, bool, type(None))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can be looked up by; what a tuple holds may not be."""
+    held = value if type(value) is tuple else (value,)
+    return all(type(one) in _HASHED for one in held)
 
 
 def _make(evaluation: Evaluation, given: Mapping[str, Any]) -> Options:

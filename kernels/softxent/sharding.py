@@ -27,8 +27,8 @@ from softxent.front import evaluate, finish, threads_of
 from softxent.options import OptionKeywords, Options
 from softxent.output_buffers import prepare_outputs
 from softxent.reduction import mean_divisor
-from softxent.results import CrossEntropyResult
-from softxent.running import run_shard
+from softxent.results import Arrays, CrossEntropyResult
+from softxent.running import Sums, run_shard
 from softxent.tasks import MAIN, ShardArrays
 from softxent.weighing import weigh
 
@@ -94,7 +94,7 @@ def class_partials(
         As `cross_entropy`.
     """
     checked = Options.from_keywords(options, SHARD)
-    batch = _check(given_tensors(locals(), SHARD), checked, first_class, classes)
+    batch = check_columns(given_tensors(locals(), SHARD), checked, first_class, classes)
     weigh(batch, checked, threads_of(num_threads))
     tiles = -(-batch.logits.shape[1] // TILE)
     written = batch.target_probabilities.size > 0
@@ -183,8 +183,8 @@ def class_cross_entropy(
     """
     tensors = given_tensors(locals(), SHARD)
     checked = Options.from_keywords(options, SHARD)
-    batch = _check(tensors, checked, first_class, partials.classes)
-    _check_partials(partials, batch)
+    batch = check_columns(tensors, checked, first_class, partials.classes)
+    check_partials(partials, batch)
     if batch.logits.shape[1] == partials.classes:
         # Few classes stand in lanes where they are all there.
         whole = evaluate(tensors, checked, SHARD, out=out, num_threads=num_threads)
@@ -192,6 +192,21 @@ def class_cross_entropy(
     arrays = prepare_outputs(batch, checked, out or {}, tensors)
     count, weight_sum = weigh(batch, checked, threads_of(num_threads))
     divisor = mean_divisor(checked, weight_sum, count)
+    threads = threads_of(num_threads)
+    sums = run_columns(batch, checked, divisor or math.inf, arrays, partials, first_class, threads)
+    return CrossEntropyResult(**finish(checked, SHARD, arrays, sums, divisor, weight_sum, count))
+
+
+def run_columns(
+    batch: Batch,
+    options: Options,
+    divisor: float,
+    arrays: Arrays,
+    partials: ClassPartials,
+    first_class: int,
+    threads: int,
+) -> Sums:
+    """Write the outputs of a block of columns; return the accumulator of the rows' losses."""
     shard = ShardArrays(
         first_class=first_class,
         tiles=partials.tiles,
@@ -199,12 +214,16 @@ def class_cross_entropy(
         target_sums=partials.target_sums,
         entry_logits=partials.entry_logits,
     )
-    threads = threads_of(num_threads)
-    sums = run_shard(batch, checked, divisor or math.inf, arrays, shard, threads)
-    return CrossEntropyResult(**finish(checked, SHARD, arrays, sums, divisor, weight_sum, count))
+    return run_shard(batch, options, divisor, arrays, shard, threads)
 
 
-def _check(tensors: Mapping[str, Any], options: Options, first: int, classes: int) -> Batch:
+def check_columns(tensors: Mapping[str, Any], options: Options, first: int, classes: int) -> Batch:
+    """Return the checked batch of a block of columns, whose first class is `first`.
+
+    Raises:
+        As `cross_entropy`; TensorError where columns are no whole tiles; OptionError where an
+            option needs the other columns.
+    """
     batch = check_batch(tensors, SHARD, classes=classes)
     refuse_illegal(batch, options)
     columns = batch.logits.shape[1]
@@ -223,7 +242,12 @@ def _check(tensors: Mapping[str, Any], options: Options, first: int, classes: in
     return batch
 
 
-def _check_partials(partials: ClassPartials, batch: Batch) -> None:
+def check_partials(partials: ClassPartials, batch: Batch) -> None:
+    """Refuse partials that do not belong to a batch.
+
+    Raises:
+        TensorError: they do not.
+    """
     if (partials.first_class, partials.columns) != (0, partials.classes):
         raise TensorError("the partials do not cover every class", field="partials")
     if len(partials.tiles) != batch.rows:

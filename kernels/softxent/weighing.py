@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from softxent.batch import Batch, dtype_name
 from softxent.compiled import threading
 from softxent.compiled.checks import weight_loop
 from softxent.compiled.exact_sum import WORDS, total
-from softxent.faults import refuse
+from softxent.faults import Faults, refuse
 from softxent.options import Options
 from softxent.output_buffers import flat_bits
-from softxent.running import blocks_of, is_parallel, merged
+from softxent.running import Sums, blocks_of, is_parallel, merged
 from softxent.tasks import ignored
 
 PARALLEL_VALUES = 4_096
@@ -23,8 +26,51 @@ _NONE = np.empty(0)
 _NO_PATTERNS = np.empty(0, np.uint16)
 
 
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What rows come to before they are evaluated.
+
+    Attributes:
+        counts: int64, rows not ignored, of each block of rows; negative where one is at fault.
+        sums: the accumulator of what they weigh; of zeros where every row weighs 1.
+        faults: uint8 [N], 0 where nothing is wrong.
+    """
+
+    counts: npt.NDArray[Any]
+    sums: Sums
+    faults: Faults
+
+    @property
+    def count(self) -> int:
+        """Return how many rows are not ignored."""
+        return int(self.counts.sum())
+
+
 def weigh(batch: Batch, options: Options, threads: int) -> tuple[int, float]:
-    """Check the values of targets and row weights; return `count` and `weight_sum`."""
+    """Check the values of targets and row weights; return `count` and `weight_sum`.
+
+    Raises:
+        WeightError, LabelError, RowsError: some rows are at fault.
+    """
+    weights = weigh_exactly(batch, options, threads)
+    weighted = batch.row_weights.size or (batch.class_weights.size and not batch.is_soft)
+    return weights.count, total(weights.sums) if weighted else float(weights.count)
+
+
+def weigh_exactly(batch: Batch, options: Options, threads: int) -> Weights:
+    """Do as `weigh`, and return the sum of weights before it is rounded.
+
+    Raises:
+        As `weigh`.
+    """
+    weights = look_at(batch, options, threads)
+    if (weights.counts < 0).any():
+        refuse(batch, options, weights.faults)
+    return weights
+
+
+def look_at(batch: Batch, options: Options, threads: int) -> Weights:
+    """Weigh rows and look for faults, which are left to the caller."""
     # A label or weight a row is read faster than a second thread starts; many values are not.
     targets = batch.target_probabilities
     read = targets.size + batch.vectors.size + batch.target_indices.size
@@ -60,8 +106,4 @@ def weigh(batch: Batch, options: Options, threads: int) -> tuple[int, float]:
     )
     with threading.parallel_loop(threads) if parallel else contextlib.nullcontext():
         loop(*arguments)
-    if (counts < 0).any():
-        refuse(batch, options, faults)
-    weighted = batch.row_weights.size or class_weights.size
-    count = int(counts.sum())
-    return count, total(merged(words)) if weighted else float(count)
+    return Weights(counts, merged(words), faults)

@@ -9,7 +9,7 @@ from types import FrameType
 
 NEEDED = (
     *("fastapi", "typer", "uvicorn", "pydantic_settings", "httptools", "orjson", "simdjson"),
-    *("prometheus_client", "structlog"),
+    *("dask", "distributed", "dbos", "obstore", "prometheus_client", "structlog", "zarr"),
 )
 EXTRA = 'pip install "softxent[service]"'
 
@@ -20,7 +20,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        from softxent_service.commands import app
+        from softxent_service.job_commands import app
     except ModuleNotFoundError as missing:
         if missing.name not in NEEDED:
             raise

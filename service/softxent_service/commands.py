@@ -48,14 +48,14 @@ def _takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
     """Give `command` a flag for each field of `Settings`, with its variable, default and help."""
 
     def run(**given: Any) -> None:
-        command(_checked(given))
+        command(checked(given))
 
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.get_default(call_default_factory=True),
-            annotation=_flag(name, field),
+            annotation=flag(name, field),
         )
         for name, field in Settings.model_fields.items()
     ]
@@ -65,22 +65,24 @@ def _takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
     return run
 
 
-def _flag(name: str, field: FieldInfo) -> Any:
+def flag(name: str, field: FieldInfo) -> Any:
     """Return the annotation of one flag; the words of a choice are left to `Settings`."""
     words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     option = typer.Option(
         help=field.description,
-        envvar=_variable(name),
+        envvar=variable(name),
         metavar=f"[{'|'.join(words)}]" if words else None,
     )
     return Annotated[str if words else field.annotation, option]
 
 
-def _variable(name: str) -> str:
+def variable(name: str) -> str:
+    """Return the name of the environment variable of a setting."""
     return ENV_PREFIX + name.upper()
 
 
-def _checked(given: dict[str, Any]) -> Settings:
+def checked(given: dict[str, Any]) -> Settings:
+    """Return settings of the flags given; one that is refused is a wrong use of the command."""
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -88,7 +90,7 @@ def _checked(given: dict[str, Any]) -> Settings:
         if not first["loc"]:
             raise typer.BadParameter(first["msg"]) from None
         name = str(first["loc"][0])
-        hint = f"'--{name.replace('_', '-')}' (env var: '{_variable(name)}')"
+        hint = f"'--{name.replace('_', '-')}' (env var: '{variable(name)}')"
         raise typer.BadParameter(first["msg"], param_hint=hint) from None
 
 

@@ -6,6 +6,7 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -178,6 +179,40 @@ class Settings(BaseSettings):
         Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)
     ] = Field(default="info", description="Least severe message that is logged.")
 
+    data: Path = Field(
+        default=Path("softxent-data"),
+        description="Directory of what is kept: records of jobs and, by default, their arrays.",
+    )
+    roots: str | None = Field(
+        default=None,
+        description="URLs below which jobs read and write, file:// or s3://, separated by commas;"
+        " none: arrays in the data directory.",
+    )
+    database: str | None = Field(
+        default=None,
+        description="URL of the records of jobs, postgresql://; none: SQLite in data.",
+    )
+    job_runner: Annotated[Literal["here", "elsewhere"], BeforeValidator(str.lower)] = Field(
+        default="here",
+        description="Whether this process runs jobs too, or only softxent runner does.",
+    )
+    runner_id: str = Field(
+        default="local",
+        min_length=1,
+        max_length=100,
+        description="Name of a runner, which no other has; it goes on with what it left half done.",
+    )
+    running_jobs: int = Field(
+        default=2, ge=1, le=1024, description="Jobs that one runner runs at a time."
+    )
+    dask_scheduler: str | None = Field(
+        default=None,
+        description="Dask scheduler that jobs run on, tcp://host:port; none: threads here.",
+    )
+    block_bytes: int = Field(
+        default=64 << 20, ge=1 << 10, description="Logits of a block of a job, in bytes, at most."
+    )
+
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -196,6 +231,13 @@ class Settings(BaseSettings):
     def worker_threads(self) -> int:
         """Return how many kernel threads each worker has."""
         return max(1, self.threads // self.workers)
+
+    @property
+    def root_urls(self) -> list[str]:
+        """Return the URLs below which jobs read and write."""
+        if self.roots is None:
+            return [f"file://{quote(str(self.data.absolute() / 'arrays'))}"]
+        return [url.strip() for url in self.roots.split(",") if url.strip()]
 
     @property
     def limits(self) -> Limits:

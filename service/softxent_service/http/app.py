@@ -20,6 +20,8 @@ from softxent_service.http.draining import Draining
 from softxent_service.http.evaluating import Evaluating
 from softxent_service.http.evaluation import EvaluationRoute
 from softxent_service.http.fixtures import fixture_routes
+from softxent_service.http.jobs import PATH as JOBS_PATH
+from softxent_service.http.jobs import Jobs, SubmitRoute, job_routes
 from softxent_service.http.metrics import metrics_route, readings
 from softxent_service.http.oip.routes import protocol
 from softxent_service.http.openapi import describe_routes
@@ -73,6 +75,7 @@ def create_app(
         root_path=settings.base_path or "",
         telemetry=NO_TELEMETRY,
     )
+    app.state.jobs = jobs = Jobs(settings)
     if ring is not None:
         app.add_middleware(Bearer, ring=ring)
     app.add_middleware(Draining)
@@ -85,6 +88,7 @@ def create_app(
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     app.include_router(fixture_routes(["GET", "HEAD"]))
     app.include_router(metrics_route(telemetry, ["GET", "HEAD"]))
+    app.include_router(job_routes(jobs, readiness, settings, ["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
         *(
@@ -100,6 +104,7 @@ def create_app(
             explain.ExplainRoute(gate, reader, settings),
             methods=["POST"],
         ),
+        Route(JOBS_PATH, SubmitRoute(jobs, reader, settings), methods=["POST"]),
         *served.routes,
     ]
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
@@ -107,6 +112,7 @@ def create_app(
         small_routes(settings, readiness, ["GET"]),
         fixture_routes(["GET"]),
         metrics_route(telemetry, ["GET"]),
+        job_routes(jobs, readiness, settings, ["GET"]),
     ]
     routes = [route for router in documented for route in router.routes]
     document = describe_routes(app, routes, served.documented, settings.limits)

@@ -17,6 +17,7 @@ from softxent_client.wire.schema import Field
 from softxent_service.http import explain, problems
 from softxent_service.http.oip import openapi as oip
 from softxent_service.http.oip.routes import Documented
+from softxent_service.http.openapi_jobs import JOB_REFUSALS, JOB_SCHEMAS, describe_jobs
 from softxent_service.http.openapi_options import option_parameters
 
 Json = dict[str, Any]
@@ -125,8 +126,11 @@ def describe_routes(
         **document["paths"],
         **_protocol(protocol),
     }
+    described = describe_jobs(document["paths"])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas |= {**SCHEMAS, **oip.SCHEMAS, "Problem": PROBLEM}
+    schemas |= {**SCHEMAS, **oip.SCHEMAS, "Problem": PROBLEM, **JOB_SCHEMAS}
+    for operation, statuses in described:
+        operation["responses"] |= _refusals(statuses)
     for item in document["paths"].values():
         for operation in item.values():
             operation["responses"] = {**_refusals(ANYWHERE), **operation["responses"]}
@@ -250,6 +254,5 @@ def _explanation() -> Json:
 
 def _refusals(statuses: Iterable[int]) -> Json:
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": f"{_COMPONENTS}Problem"}}}
-    return {
-        str(status): {"description": REFUSALS[status], "content": content} for status in statuses
-    }
+    texts = REFUSALS | JOB_REFUSALS
+    return {str(status): {"description": texts[status], "content": content} for status in statuses}

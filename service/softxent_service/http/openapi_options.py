@@ -48,7 +48,7 @@ _SCHEMAS: dict[str, Json] = {
     **{name: {"type": "string", "enum": list(values)} for name, values in _CHOICES.items()},
 }
 
-_TEXTS = {
+TEXTS = {
     "outputs": "What is computed, separated by commas.",
     "reduction": "none gives a loss a row, sum and mean one number.",
     "ignore_index": "Rows with this label are left out; none leaves out no row.",
@@ -69,6 +69,7 @@ _TEXTS = {
     "output_dtype": "What outputs of one value a logit are stored in; none is the logits' dtype.",
     "logits_dtype": f"What JSON logits become; refused with {SAFETENSORS}.",
 }
+"""What each option is, in a sentence."""
 
 
 def option_parameters(evaluation: Evaluation) -> list[Json]:
@@ -104,10 +105,21 @@ def _parameter(name: str, evaluation: Evaluation) -> Json:
         "name": name,
         "in": "query",
         "required": False,
-        "description": _TEXTS[name],
+        "description": TEXTS[name],
         "schema": schema,
         **listed,
     }
+
+
+def option_schema(name: str, evaluation: Evaluation) -> Json:
+    """Return an option as a member of a JSON object, where null is none."""
+    described = _parameter(name, evaluation)
+    schema = dict(described["schema"])
+    if "oneOf" in schema:
+        schema["oneOf"] = [{"type": "null"} if s == _NONE else s for s in schema["oneOf"]]
+    if schema["default"] == "none" and "oneOf" in schema:
+        schema["default"] = None
+    return {**schema, "description": described["description"]}
 
 
 def _typed(text: str, kind: str | None) -> object:

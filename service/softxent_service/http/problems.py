@@ -14,6 +14,7 @@ from softxent import errors as library
 from softxent_client.wire import errors as wire
 from softxent_service.http import errors as http
 from softxent_service.http.codings import CODINGS
+from softxent_service.jobs import errors as jobs
 from softxent_service.telemetry.record import record_of
 from softxent_service.telemetry.request_ids import HEADER
 
@@ -41,13 +42,19 @@ STATUSES: dict[type[Exception], int] = {
     http.DeadlineError: 504,
     http.NotReadyError: 503,
     http.DrainingError: 503,
+    jobs.StorageError: 422,
+    jobs.OutputInUseError: 409,
+    jobs.NumericsError: 409,
+    jobs.UnknownJobError: 404,
+    jobs.TransitionError: 409,
+    jobs.JobsUnavailableError: 503,
 }
 """The status of an error is that of the nearest class of its MRO that stands here."""
 
 FRAMEWORK_SLUGS = {404: "not-found", 405: "method-not-allowed", 500: "internal-error"}
 """What refusals are called that no error class of ours stands for."""
 
-RETRY_AFTER_SECONDS = {"not-ready": 5, "draining": 1, "overloaded": 1}
+RETRY_AFTER_SECONDS = {"not-ready": 5, "draining": 1, "overloaded": 1, "jobs-unavailable": 5}
 """A first start compiles for half a minute; a stop is over, or another service answers, soon, and
 calls in progress end in fractions of a second."""
 

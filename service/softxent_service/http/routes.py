@@ -43,6 +43,7 @@ class Info(BaseModel):
     threads: int = Field(description="Kernel threads of each of them.")
     threading_layer: str | None = Field(description="null until a parallel kernel has run.")
     limits: LimitsInfo
+    roots: list[str] = Field(description="URLs below which jobs read and write.")
 
 
 class Live(BaseModel):
@@ -107,4 +108,5 @@ def describe(settings: Settings, threading_layer: str | None) -> Info:
             timeout_seconds=settings.timeout_seconds,
             longest_timeout_seconds=settings.longest_timeout_seconds,
         ),
+        roots=settings.root_urls,
     )

@@ -24,6 +24,7 @@ from softxent_service.exposure import key_ring, refuse_exposure
 from softxent_service.http.answers import PIECE_BYTES
 from softxent_service.http.app import create_app
 from softxent_service.http.bulk import bulk_protocol
+from softxent_service.http.jobs import Jobs
 from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.http.workers import Supervisor
@@ -93,7 +94,13 @@ def _serve(
     # uvicorn puts these back and raises the signal again once it has stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
-    warming = Thread(target=_warm_up, args=(readiness, server, settings, when_ready), daemon=True)
+    jobs: Jobs = app.state.jobs
+
+    def begin() -> None:
+        jobs.resume()
+        when_ready()
+
+    warming = Thread(target=_warm_up, args=(readiness, server, settings, begin), daemon=True)
     warming.start()
     while not at_once and warming.is_alive() and not readiness.stopping:
         warming.join(TICK_SECONDS)
@@ -101,6 +108,8 @@ def _serve(
         server.run(sockets=[listener])
     finally:
         telemetry.close()
+    if not warming.is_alive():
+        jobs.close()
     _end(warming, readiness)
 
 

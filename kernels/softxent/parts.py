@@ -1,0 +1,208 @@
+"""Rows of a batch that is too large for one call, some at a time, to the bits of one call.
+
+    whole = sum(weigh_part(some, options) for some in blocks)       where a mean divides
+    divisor = mean_divisor(options, whole.weight_sum, whole.count)
+    parts = [evaluate_part(some, options, divisor=divisor) for some in blocks]
+    loss_sum = RowSums.merged(part.sums for part in parts).loss_sum
+
+A row does not depend on other rows, but for the number that a mean divides by; sums are kept as
+exact integers until all rows are added, so their order and split do not exist.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent.batch import Batch, check_batch
+from softxent.combinations import refuse_illegal
+from softxent.compiled.exact_sum import WORDS, total
+from softxent.front import refuse_non_finite, threads_of
+from softxent.options import Options
+from softxent.output_buffers import prepare_outputs
+from softxent.results import Arrays
+from softxent.running import Sums, run
+from softxent.sharding import ClassPartials, check_columns, check_partials, run_columns
+from softxent.weighing import Weights, look_at, weigh_exactly
+
+Out = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """What some rows add up to, exactly.
+
+    Attributes:
+        losses: int64 words of an accumulator (`softxent.compiled.exact_sum`) of row losses.
+        weights: the same of what the rows weigh.
+        count: rows that are not ignored.
+    """
+
+    losses: Sums
+    weights: Sums
+    count: int
+
+    @classmethod
+    def merged(cls, sums: Iterable[RowSums]) -> RowSums:
+        """Return the sums of all rows; any order, any grouping."""
+        losses, weights, count = np.zeros(WORDS, np.int64), np.zeros(WORDS, np.int64), 0
+        for one in sums:
+            losses += one.losses
+            weights += one.weights
+            count += one.count
+        return cls(losses, weights, count)
+
+    @property
+    def loss_sum(self) -> float:
+        """Return the sum of losses, rounded once."""
+        return total(self.losses)
+
+    @property
+    def weight_sum(self) -> float:
+        """Return the sum of weights, rounded once."""
+        return total(self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The outputs of some rows by name, a loss a row whatever the reduction, and their sums."""
+
+    arrays: Arrays
+    sums: RowSums
+
+
+def weigh_part(
+    tensors: Mapping[str, Any], options: Options, *, classes: int, num_threads: int | None = None
+) -> RowSums:
+    """Return what rows weigh, for the divisor of a mean; no logits are needed.
+
+    Args:
+        tensors: any of `labels`, `row_weights` [n], `class_weights` and `class_mask` [C]; labels
+            alone are checked as targets.
+        options: those of the whole batch.
+        classes: C.
+
+    Raises:
+        As `cross_entropy`.
+    """
+    rows = next(len(tensors[name]) for name in ("labels", "row_weights") if name in tensors)
+    given = {"logits": np.zeros((rows, 1), np.float32), **tensors}
+    ignores = replace(options, ignore_index=options.ignore_index if "labels" in tensors else None)
+    given.setdefault("labels", np.zeros(rows, np.int64))
+    batch = check_batch(given, classes=classes)
+    weights = weigh_exactly(batch, ignores, threads_of(num_threads))
+    return _sums(batch, weights, np.zeros(WORDS, np.int64))
+
+
+def evaluate_part(
+    tensors: Mapping[str, Any],
+    options: Options,
+    *,
+    divisor: float = 1.0,
+    out: Out | None = None,
+    num_threads: int | None = None,
+) -> Part:
+    """Evaluate some rows of a batch.
+
+    Args:
+        tensors: those of the rows, as `cross_entropy` takes them.
+        options: those of the whole batch.
+        divisor: what a mean divides derivatives by; 0 where it has none.
+        out: as `cross_entropy` takes it.
+
+    Raises:
+        As `cross_entropy`; the rows that an error names are counted within the part.
+    """
+    threads, checked = threads_of(num_threads), _per_row(options)
+    batch = check_batch(tensors)
+    refuse_illegal(batch, checked)
+    arrays = prepare_outputs(batch, checked, out or {}, tensors)
+    weights = weigh_exactly(batch, checked, threads)
+    losses = run(batch, checked, divisor or math.inf, arrays, threads)
+    return _part(batch, checked, arrays, weights, losses)
+
+
+def evaluate_columns(
+    tensors: Mapping[str, Any],
+    options: Options,
+    partials: ClassPartials,
+    *,
+    first_class: int,
+    divisor: float = 1.0,
+    out: Out | None = None,
+    num_threads: int | None = None,
+) -> Part:
+    """Evaluate some columns of some rows, given the partials of all columns.
+
+    Sums are those of the whole rows, and the same for every block of columns.
+
+    Raises:
+        As `class_cross_entropy`.
+    """
+    if (first_class, partials.columns) == (0, np.shape(tensors["logits"])[-1]):
+        return evaluate_part(tensors, options, divisor=divisor, out=out, num_threads=num_threads)
+    threads, checked = threads_of(num_threads), _per_row(options)
+    batch = check_columns(tensors, checked, first_class, partials.classes)
+    check_partials(partials, batch)
+    arrays = prepare_outputs(batch, checked, out or {}, tensors)
+    weights = weigh_exactly(batch, checked, threads)
+    losses = run_columns(
+        batch, checked, divisor or math.inf, arrays, partials, first_class, threads
+    )
+    return _part(batch, checked, arrays, weights, losses)
+
+
+def faulty_rows(
+    tensors: Mapping[str, Any],
+    options: Options,
+    *,
+    first_class: int = 0,
+    classes: int | None = None,
+    num_threads: int | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Return which rows' labels, targets or weights would be refused.
+
+    Args:
+        first_class, classes: as for `class_partials`, where tensors are a block of columns.
+
+    Raises:
+        As `cross_entropy`, but for faults of rows.
+    """
+    checked = _per_row(options)
+    if classes is None:
+        batch = check_batch(tensors)
+        refuse_illegal(batch, checked)
+    else:
+        batch = check_columns(tensors, checked, first_class, classes)
+    return np.asarray(look_at(batch, checked, threads_of(num_threads)).faults != 0)
+
+
+def _per_row(options: Options) -> Options:
+    return replace(options, reduction="none", denominator=None, mean_over="weights")
+
+
+def _part(batch: Batch, options: Options, arrays: Arrays, weights: Weights, losses: Sums) -> Part:
+    refuse_non_finite(options, arrays, losses)
+    asked = {name: arrays[name] for name in ("loss", *options.outputs)}
+    return Part(asked, _sums(batch, weights, losses))
+
+
+def _sums(batch: Batch, weights: Weights, losses: Sums) -> RowSums:
+    weighted = batch.row_weights.size or (batch.class_weights.size and not batch.is_soft)
+    words = weights.sums if weighted else _integer_words(weights.count)
+    return RowSums(losses, words, weights.count)
+
+
+def _integer_words(value: int) -> Sums:
+    """Return the accumulator of an integer, whose unit is 2^-1074 in digits of 32 bits."""
+    words = np.zeros(WORDS, np.int64)
+    place, shift = divmod(1074, 32)
+    scaled = value << shift
+    for i in range(3):
+        words[place + i] = (scaled >> (32 * i)) & 0xFFFFFFFF
+    return words

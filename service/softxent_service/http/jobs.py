@@ -1,0 +1,227 @@
+"""`/v1/jobs`: jobs are taken, listed, shown, watched and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from softxent_client.wire import JSON
+from softxent_service.http.admission import Patience
+from softxent_service.http.body import Ceiling, Reader
+from softxent_service.http.budget import Reservation
+from softxent_service.http.errors import DeadlineError
+from softxent_service.http.job_requests import (
+    EVENTS_PARAMETERS,
+    ID_PARAMETERS,
+    LIST_PARAMETERS,
+    idempotency_key,
+    read_list,
+    read_members,
+)
+from softxent_service.http.negotiation import read_head, seconds_of
+from softxent_service.http.query import refuse_any
+from softxent_service.http.readiness import Readiness
+from softxent_service.jobs.errors import JobsUnavailableError
+from softxent_service.jobs.states import ENDS, State
+from softxent_service.settings import Settings
+
+if TYPE_CHECKING:
+    from softxent_service.jobs.records import Record
+    from softxent_service.jobs.service import Host, JobService
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+PATH = "/v1/jobs"
+
+JOB_BYTES = 64 << 10
+"""Largest description of a job; it is kept for good."""
+
+CALLS = 8
+"""Requests about jobs that look at arrays or records at a time."""
+
+POLL_SECONDS = 0.5
+"""How often a job that is watched is looked at."""
+
+SILENCE_SECONDS = 15.0
+"""How often a watched job without news says so, for whoever closes idle connections."""
+
+
+class Jobs:
+    """The jobs of a service, and the runner beside it; both are made on first use.
+
+    What they import (Dask, DBOS, Zarr) takes as long as all else, and not every service has jobs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._service: JobService | None = None
+        self._host: Host | None = None
+        self._limiter = anyio.CapacityLimiter(CALLS)
+
+    def service(self) -> JobService:
+        """Return what takes jobs and tells of them."""
+        with self._lock:
+            if self._service is None:
+                from softxent_service.jobs.service import Host, JobService
+
+                self._service = JobService(self._settings)
+                if self._settings.job_runner == "here":
+                    self._host = Host(self._settings)
+            return self._service
+
+    def resume(self) -> None:
+        """Go on with the jobs of before, if there are any records."""
+        settings = self._settings
+        if settings.job_runner == "here" and (
+            settings.database or (settings.data / "jobs.sqlite").exists()
+        ):
+            self.service()
+
+    def close(self) -> None:
+        """Stop what was made."""
+        with self._lock:
+            if self._host is not None:
+                self._host.close()
+            if self._service is not None:
+                self._service.close()
+
+    async def ask(self, question: Callable[[JobService], T], seconds: float) -> T:
+        """Return what the service answers, asked in a thread.
+
+        Raises:
+            DeadlineError: it did not answer in time.
+        """
+        try:
+            with anyio.fail_after(seconds):
+                return await anyio.to_thread.run_sync(
+                    lambda: question(self.service()),
+                    limiter=self._limiter,
+                    abandon_on_cancel=True,
+                )
+        except TimeoutError:
+            raise DeadlineError(f"the call was not done within {seconds:g} s") from None
+
+
+class SubmitRoute:
+    """`POST /v1/jobs`: answers once the job is recorded, and before it runs."""
+
+    def __init__(self, jobs: Jobs, reader: Reader, settings: Settings) -> None:
+        self._jobs = jobs
+        self._reader = reader
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; every refusal is raised and becomes a problem document."""
+        refuse_any(scope["query_string"])
+        settings = self._settings
+        head = read_head(scope, forms=(JSON,))
+        patience = Patience.of(
+            seconds_of(head.timeout, settings.timeout_seconds, settings.longest_timeout_seconds)
+        )
+        key = idempotency_key(scope)
+        with Reservation(self._reader.budget) as reservation:
+            ceiling = Ceiling("job_bytes", JOB_BYTES)
+            body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
+            members = read_members(body.take())
+        record = await self._jobs.ask(lambda s: s.submit(members, key), patience.left())
+        headers = {"location": f"{PATH}/{record.id}"}
+        await JSONResponse(record.to_json(), 202, headers)(scope, receive, send)
+
+
+def job_routes(
+    jobs: Jobs, readiness: Readiness, settings: Settings, methods: list[str]
+) -> APIRouter:
+    """Return the routes that need no body; those that only read answer to `methods`."""
+    router = APIRouter(tags=["jobs"])
+    read = partial(router.api_route, methods=methods)
+    ask = partial(jobs.ask, seconds=settings.timeout_seconds)
+
+    @read(PATH, summary="Jobs, the newest first", openapi_extra={"parameters": LIST_PARAMETERS})
+    async def index(request: Request) -> Response:
+        query = read_list(request.url.query.encode("latin-1"))
+        return JSONResponse(await ask(lambda s: page(s, **query)))
+
+    @read(PATH + "/{id}", summary="One job", openapi_extra={"parameters": ID_PARAMETERS})
+    async def show(request: Request) -> Response:
+        job_id = request.path_params["id"]
+        return JSONResponse((await ask(lambda s: s.records.show(job_id))).to_json())
+
+    @read(
+        PATH + "/{id}/events",
+        summary="One job, and again whenever there is news of it, as server-sent events",
+        response_class=_Events,
+        openapi_extra={"parameters": EVENTS_PARAMETERS},
+    )
+    async def events(request: Request) -> Response:
+        job_id = request.path_params["id"]
+        record = await ask(lambda s: s.records.show(job_id))
+        last = request.headers.get("last-event-id", "")
+        news = watch(record, lambda: ask(lambda s: s.records.show(job_id)), last, readiness)
+        return _Events(news, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+
+    @router.post(
+        PATH + "/{id}/cancel",
+        summary="Cancel a job; what of its result is finished stays",
+        openapi_extra={"parameters": ID_PARAMETERS},
+    )
+    async def cancel(request: Request) -> Response:
+        job_id = request.path_params["id"]
+        return JSONResponse((await ask(lambda s: s.records.cancel(job_id))).to_json())
+
+    return router
+
+
+class _Events(StreamingResponse):
+    media_type = "text/event-stream"
+
+
+async def watch(
+    record: Record, ask: Callable[[], Any], last: str, readiness: Readiness
+) -> AsyncIterator[bytes]:
+    """Yield an event for the job as it is and for all that changes, until it has ended.
+
+    An event tells everything, and its id is a digest of what it tells: who comes back with the
+    last id, to this service or another, misses nothing and gets nothing twice.
+    """
+    silent = 0.0
+    while True:
+        told = json.dumps(record.to_json(), separators=(",", ":"))
+        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+        if digest != last:
+            last, silent = digest, 0.0
+            yield f"id: {digest}\nevent: job\ndata: {told}\n\n".encode()
+        if record.state in ENDS or readiness.stopping:
+            return
+        await asyncio.sleep(POLL_SECONDS)
+        silent += POLL_SECONDS
+        if silent >= SILENCE_SECONDS:
+            silent = 0.0
+            yield b": no news\n\n"
+        try:
+            record = await ask()
+        except (JobsUnavailableError, DeadlineError):
+            continue
+
+
+def page(service: JobService, states: list[State], limit: int, cursor: str | None) -> Json:
+    """Return some jobs, and the cursor of those that follow."""
+    from softxent_service.jobs.records import Cursor
+
+    found = service.records.page(states, limit, Cursor.from_text(cursor) if cursor else None)
+    return {
+        "jobs": [record.to_json() for record in found.records],
+        "next": found.following,
+    }

@@ -1,0 +1,1 @@
+"""Batch jobs: cross-entropy over arrays at rest, durable, to the bits of the online call."""

@@ -1,0 +1,237 @@
+"""Runs a job on a cluster: what is committed is left, the rest is sent, sums are merged.
+
+Only so many blocks are in flight at a time as keep the workers busy, so memory and messages are
+bounded by the cluster and not by the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from typing import Any
+
+import distributed
+from distributed import KilledWorker
+from distributed.comm.core import CommClosedError
+
+from softxent.errors import SoftxentError
+from softxent_service.jobs.blocks import Fault, Outcome
+from softxent_service.jobs.cluster import Cluster, ClusterLostError, reached
+from softxent_service.jobs.divisor import find_divisor
+from softxent_service.jobs.failure import JobFailedError
+from softxent_service.jobs.graph import block_graph
+from softxent_service.jobs.job import Job
+from softxent_service.jobs.progress import Progress
+from softxent_service.jobs.result import Result
+from softxent_service.jobs.tally import Tally
+
+logger = logging.getLogger("softxent.jobs")
+
+TICK_SECONDS = 0.25
+"""How often the engine looks whether it should stop, and tells how far it is."""
+
+IN_FLIGHT = 2
+"""Blocks for each thread: one that is computed, and one that waits for its turn on the worker."""
+
+ATTEMPTS = 5
+"""How often a block is sent again that the scheduler has given up: it does so when as many workers
+as its `allowed-failures` died under it."""
+
+Future = distributed.Future[Outcome]
+Report = Callable[[Progress], None]
+Stops = Callable[[], bool]
+
+
+class StoppedError(Exception):
+    """The job was told to stop; what was committed stays."""
+
+
+def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[str, Any]:
+    """Return the attributes of the result, once every block is committed.
+
+    Raises:
+        JobFailedError: it cannot be done.
+        StoppedError: `stops` said so.
+    """
+    try:
+        result = Result(job)
+        if result.is_finished():
+            # The process that finished it did not live to tell.
+            result.clean()
+            return result.attributes()
+        known, arrays = result.check(), job.open()
+        divisor = _known_divisor(known) if known else find_divisor(job, arrays)
+        result.begin(arrays["logits"], divisor)
+        tally = result.finished() if known else Tally()
+        _Run(job.begun(divisor), cluster, tally, report, stops).all_blocks()
+        return result.finish(tally)
+    except SoftxentError as error:
+        raise JobFailedError.of_error(error) from error
+
+
+def _known_divisor(known: Mapping[str, Any]) -> float | None:
+    divisor = known["divisor"]
+    return None if divisor is None else float(divisor)
+
+
+class _Run:
+    """One run of a job: from what it finds committed to the last block."""
+
+    def __init__(
+        self, job: Job, cluster: Cluster, tally: Tally, report: Report, stops: Stops
+    ) -> None:
+        self._job = job
+        self._cluster = cluster
+        self._tally = tally
+        self._report = report
+        self._stops = stops
+        self._began = time.monotonic()
+        self._rows_before = self._rows = sum(map(self._rows_of, tally.done))
+        self._told = 0.0
+        self._killed: Counter[int] = Counter()
+
+    def all_blocks(self) -> None:
+        """Compute what is left, on as many clusters as it takes."""
+        lost = False
+        while len(self._tally.done) < self._job.plan.blocks:
+            try:
+                self._tick(force=True)
+                _Flight(self._cluster, self).run()
+                lost = False
+            except ClusterLostError as error:
+                if not lost:
+                    logger.warning("%s waits: %s", self._job.output.url, error)
+                lost = True
+                time.sleep(TICK_SECONDS)
+        self._tick(force=True)
+
+    def left(self) -> Iterator[int]:
+        """Yield the blocks that are not committed."""
+        blocks = range(self._job.plan.blocks)
+        return (block for block in blocks if block not in self._tally.done)
+
+    def send(self, client: distributed.Client, block: int) -> Future:
+        """Send a block."""
+        with reached():
+            future: Future = client.compute(block_graph(self._job, block), optimize_graph=False)
+        return future
+
+    def take(self, block: int, outcome: Outcome) -> Fault | None:
+        """Add a block that is committed; return what is wrong with one that is not."""
+        if isinstance(outcome, Fault):
+            return outcome
+        if block not in self._tally.done:
+            self._tally.add(outcome)
+            self._rows += self._rows_of(block)
+        self.tick()
+        return None
+
+    def killed(self, block: int, error: BaseException) -> None:
+        """Note that workers died under a block.
+
+        Raises:
+            JobFailedError: they did so every time.
+        """
+        self._killed[block] += 1
+        logger.warning("block %d is sent again: %s", block, error)
+        if self._killed[block] >= ATTEMPTS:
+            raise JobFailedError.of_machine(block, error)
+
+    def tick(self) -> None:
+        """Tell how far the job is, at times, and end it where it should stop.
+
+        Raises:
+            StoppedError: it should.
+        """
+        self._tick(force=False)
+
+    def _tick(self, *, force: bool) -> None:
+        now = time.monotonic()
+        if not force and now - self._told < TICK_SECONDS:
+            return
+        self._told = now
+        plan, done = self._job.plan, len(self._tally.done)
+        start = Progress(plan.rows, plan.blocks)
+        self._report(start.at(self._rows, done, self._rows_before, now - self._began))
+        if self._stops():
+            raise StoppedError
+
+    def _rows_of(self, block: int) -> int:
+        first, last = self._job.plan.rows_of(block)
+        return last - first
+
+
+class _Flight:
+    """The blocks that are on their way, on one connection."""
+
+    def __init__(self, cluster: Cluster, run: _Run) -> None:
+        self._client = cluster.client()
+        self._cluster = cluster
+        self._run = run
+        self._left = run.left()
+        self._flying: dict[Future, int] = {}
+        self._arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._faults: list[Fault] = []
+
+    def run(self) -> None:
+        """Send blocks as places come free, until all are committed.
+
+        Raises:
+            ClusterLostError, JobFailedError, StoppedError.
+        """
+        try:
+            self._send()
+            while self._flying:
+                try:
+                    self._land(self._arrived.get(timeout=TICK_SECONDS))
+                except queue.Empty:
+                    self._run.tick()
+                    self._check_connection()
+                self._send()
+        except (JobFailedError, StoppedError):
+            with contextlib.suppress(ClusterLostError), reached():
+                self._client.cancel(list(self._flying), force=True)
+            raise
+        if self._faults:
+            # Blocks are sent in order and those under way are waited for: the first one is told,
+            # whichever came first.
+            raise JobFailedError.of_fault(min(self._faults, key=lambda fault: fault.block))
+
+    def _send(self) -> None:
+        if self._faults:
+            return
+        places = self._cluster.width() * IN_FLIGHT - len(self._flying)
+        for block in self._left:
+            future = self._run.send(self._client, block)
+            self._flying[future] = block
+            future.add_done_callback(self._arrived.put)
+            places -= 1
+            if places <= 0:
+                return
+
+    def _land(self, future: Future) -> None:
+        block = self._flying.pop(future)
+        if future.status == "finished":
+            with reached():
+                outcome = future.result()
+            fault = self._run.take(block, outcome)
+            self._faults += [fault] if fault else []
+            return
+        if future.status != "error":
+            raise ClusterLostError(f"block {block} is {future.status}")
+        with reached():
+            error = future.exception()
+        if isinstance(error, (CancelledError, CommClosedError)):
+            raise ClusterLostError(f"block {block}: {error}")
+        if not isinstance(error, KilledWorker):
+            raise JobFailedError.of_machine(block, error) from error
+        self._run.killed(block, error)
+
+    def _check_connection(self) -> None:
+        if self._client.status != "running":
+            raise ClusterLostError(f"the connection is {self._client.status}")

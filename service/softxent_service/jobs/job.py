@@ -1,0 +1,111 @@
+"""A job that was accepted: what every task of it needs, and nothing that has to be looked up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent.batch import dtype_name
+from softxent.evaluations import INTEGERS, PER_LOGIT
+from softxent_service.jobs.arrays import BFLOAT16, StoredArray, open_array
+from softxent_service.jobs.plan import Plan
+from softxent_service.jobs.roots import Place
+from softxent_service.jobs.specification import Specification
+
+PER_CLASS = ("class_weights",)
+
+FORMAT = 1
+"""Changes whenever a half-done result of before could not be gone on with."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that was accepted.
+
+    Attributes:
+        specification: as it was asked for.
+        places: where its tensors lie, by name.
+        output: where its result goes.
+        plan: how it is cut.
+        shape, dtype: of the logits.
+        mask_rank: of the class mask, 0 without one.
+        fingerprint: of everything that its bits depend on, but the values at rest.
+        divisor: what a mean divides derivatives by; None until that is known.
+        run: of one run of the engine its own; what a process keeps open is kept for one run.
+    """
+
+    specification: Specification
+    places: tuple[tuple[str, Place], ...]
+    output: Place
+    plan: Plan
+    shape: tuple[int, ...]
+    dtype: str
+    mask_rank: int
+    fingerprint: str
+    divisor: float | None = None
+    run: str = "accepted"
+
+    def begun(self, divisor: float | None) -> Job:
+        """Return the job as it is run: with what a mean divides by, None where it does not."""
+        return replace(self, divisor=divisor, run=uuid.uuid4().hex)
+
+    def open(self) -> dict[str, StoredArray]:
+        """Open its arrays.
+
+        Raises:
+            StorageError, TensorError: one is not there any more, or is another.
+        """
+        return {name: open_array(place, name) for name, place in self.places}
+
+    def output_form(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Return shape and dtype of an output of one value a row or a logit."""
+        logits = BFLOAT16 if self.dtype == "bfloat16" else np.dtype(self.dtype)
+        if name in PER_LOGIT:
+            asked = self.specification.options.output_dtype
+            stored = BFLOAT16 if asked == "bfloat16" else np.dtype(asked or logits)
+            return self.shape, stored
+        computed = np.dtype(np.float64 if self.dtype == "float64" else np.float32)
+        return self.shape[:-1], np.dtype(INTEGERS[name]) if name in INTEGERS else computed
+
+    @property
+    def arrays_out(self) -> tuple[str, ...]:
+        """Return the outputs that are written block by block; a reduced loss is one number."""
+        options = self.specification.options
+        reduced = options.reduction != "none"
+        return tuple(n for n in options.outputs if not (n == "loss" and reduced))
+
+
+def fingerprint_of(
+    specification: Specification, arrays: Mapping[str, StoredArray], plan: Plan
+) -> str:
+    """Return what tells whether a half-done result is of this very job."""
+    told = {
+        "format": FORMAT,
+        "job": specification.to_json(),
+        "arrays": {name: array.fingerprint for name, array in sorted(arrays.items())},
+        "plan": vars(plan),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def rows_of(arrays: Mapping[str, StoredArray], job: Job, entries: slice) -> dict[str, Any]:
+    """Read the rows of a block: every tensor but the logits and targets of one value a logit."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, array in arrays.items():
+        if name in ("logits", "target_probabilities"):
+            continue
+        whole = name in PER_CLASS or (name == "class_mask" and job.mask_rank == 1)
+        found[name] = array.read() if whole else array.read(entries)
+    return found
+
+
+def logits_dtype_of(array: StoredArray) -> str:
+    """Return the name of an array's dtype, whatever its byte order."""
+    return dtype_name(array.dtype)

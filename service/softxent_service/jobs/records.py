@@ -1,0 +1,340 @@
+"""The records of jobs: one row of DBOS's own table each, whose states are ours by another name.
+
+What asks here (the routes, the command line) computes nothing; what computes is `runner`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, EnqueueOptions, WorkflowStatus
+from dbos._error import DBOSQueueDeduplicatedError
+from dbos._serialization import PortableWorkflowError, WorkflowSerializationFormat
+
+from softxent_service.jobs.errors import (
+    IdempotencyError,
+    JobsUnavailableError,
+    OutputInUseError,
+    SpecificationError,
+    UnknownJobError,
+)
+from softxent_service.jobs.job import FORMAT, Job
+from softxent_service.jobs.progress import Progress
+from softxent_service.jobs.specification import Specification
+from softxent_service.jobs.states import State, after
+
+APPLICATION = "softxent"
+QUEUE = "softxent-jobs"
+WORKFLOW = "softxent.evaluate"
+
+VERSION = f"jobs-{FORMAT}"
+"""Runners take only jobs of their version: it is that of the record, so that an upgrade which
+changes neither record nor bits goes on with what it finds."""
+
+STATES: dict[str, State] = {
+    "ENQUEUED": "queued",
+    "DELAYED": "queued",
+    "PENDING": "running",
+    "SUCCESS": "succeeded",
+    "ERROR": "failed",
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
+    "CANCELLED": "cancelled",
+}
+"""A job's state by DBOS's word."""
+
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a job.
+
+    Attributes:
+        job: as it was asked for; see `Specification`.
+        created, started, finished: milliseconds since 1970.
+        progress: see `Progress`; None before its first block.
+        result: the attributes of the result, once it has succeeded.
+        error: the members of a problem document, once it has failed.
+        runner: the id of what last took it.
+    """
+
+    id: str
+    state: State
+    job: Json
+    created: int
+    started: int | None = None
+    finished: int | None = None
+    progress: Json | None = None
+    result: Json | None = None
+    error: Json | None = None
+    runner: str | None = None
+
+    def to_json(self) -> Json:
+        """Return it as JSON members, times as RFC 3339."""
+        return {
+            "id": self.id,
+            "state": self.state,
+            "created": _time(self.created),
+            "started": _time(self.started),
+            "finished": _time(self.finished),
+            "job": self.job,
+            "progress": self.progress,
+            "result": self.result,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some records, the newest first, and the cursor of those that follow; None at the end."""
+
+    records: list[Record]
+    following: str | None
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a page ended: the time of its last record, and how many of that time there were.
+
+    The time of a record may be whole seconds, as SQLite has it.
+    """
+
+    created: int
+    passed: int
+
+    def to_text(self) -> str:
+        """Return it as one word."""
+        return f"{self.created:x}-{self.passed:x}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Cursor:
+        """Read the word.
+
+        Raises:
+            SpecificationError: it is none of ours.
+        """
+        if not re.fullmatch(r"[0-9a-f]{1,12}-[0-9a-f]{1,8}", text):
+            raise SpecificationError("cursor is not one of ours", field="cursor")
+        created, _, passed = text.partition("-")
+        return cls(int(created, 16), int(passed, 16))
+
+
+class Records:
+    """The records in one database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._lock = threading.Lock()
+        self._migrated = False
+
+    def submit(self, job: Job, block_bytes: int, key: str | None = None) -> Record:
+        """Record a job that was accepted, and return it; with a key that came before, that one.
+
+        Raises:
+            IdempotencyError: the key came with another job.
+            OutputInUseError: a job is queued or running whose output is the same.
+            JobsUnavailableError: the database cannot be reached.
+        """
+        asked = job.specification.to_json()
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": id_of(key),
+            "deduplication_id": hashlib.sha256(job.output.url.encode()).hexdigest(),
+            "app_version": VERSION,
+            "application_name": APPLICATION,
+            "serialization_type": WorkflowSerializationFormat.PORTABLE,
+        }
+        try:
+            with self._reached() as client:
+                client.enqueue(options, asked, block_bytes)
+        except DBOSQueueDeduplicatedError:
+            if key is not None and (found := self.find(key, job.specification)):
+                return found
+            raise OutputInUseError(
+                f"a job that writes to {job.output.url} is queued or running", field="output"
+            ) from None
+        record = self.show(options["workflow_id"])
+        return self._same(record, job.specification)
+
+    def find(self, key: str, specification: Specification) -> Record | None:
+        """Return the job that a key came with, None where it is new.
+
+        Raises:
+            IdempotencyError: that was another job.
+        """
+        try:
+            return self._same(self.show(id_of(key)), specification)
+        except UnknownJobError:
+            return None
+
+    def _same(self, record: Record, specification: Specification) -> Record:
+        if record.job != specification.to_json():
+            raise IdempotencyError(
+                f"this Idempotency-Key came with another job, {record.id}", field="idempotency-key"
+            )
+        return record
+
+    def show(self, job_id: str) -> Record:
+        """Return one record.
+
+        Raises:
+            UnknownJobError: there is none of this id.
+        """
+        with self._reached() as client:
+            found = client.list_workflows(workflow_ids=[job_id], name=WORKFLOW)
+        if not found:
+            raise UnknownJobError("no job has this id", field="id")
+        return _record(found[0])
+
+    def page(
+        self,
+        states: Sequence[State] = (),
+        limit: int = 50,
+        cursor: Cursor | None = None,
+    ) -> Page:
+        """Return some records, the newest first."""
+        words = [word for word, state in STATES.items() if state in states] if states else None
+        with self._reached() as client:
+            found = client.list_workflows(
+                name=WORKFLOW,
+                status=words,
+                end_time=_iso(cursor.created) if cursor else None,
+                offset=cursor.passed if cursor else None,
+                limit=limit + 1,
+                sort_desc=True,
+            )
+        records = [_record(status) for status in found[:limit]]
+        if len(found) <= limit:
+            return Page(records, None)
+        last = records[-1].created
+        passed = sum(record.created == last for record in records)
+        if cursor and cursor.created == last:
+            passed += cursor.passed
+        return Page(records, Cursor(last, passed).to_text())
+
+    def cancel(self, job_id: str) -> Record:
+        """Cancel a job, and return it.
+
+        Raises:
+            UnknownJobError: there is none of this id.
+            TransitionError: it has ended already.
+        """
+        after(self.show(job_id).state, "cancel")
+        with self._reached() as client:
+            client.cancel_workflow(job_id)
+        record = self.show(job_id)
+        if record.state != "cancelled":
+            # It ended in the meantime.
+            after(record.state, "cancel")
+        return record
+
+    def report(self, job_id: str, progress: Progress) -> None:
+        """Write down how far a job is."""
+        with self._reached() as client:
+            client.update_workflow_attributes(job_id, {"progress": progress.to_json()})
+
+    def give_back(self, job_id: str) -> None:
+        """Put a job that is running here back in the queue."""
+        with self._reached() as client:
+            client.resume_workflow(job_id, queue_name=QUEUE)
+
+    def prepare(self) -> None:
+        """Make or migrate the tables.
+
+        Raises:
+            JobsUnavailableError: the database cannot be reached.
+        """
+        with self._reached():
+            pass
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in vars(self):
+            self._client.destroy()
+
+    @cached_property
+    def _client(self) -> DBOSClient:
+        return DBOSClient(
+            system_database_url=self.url,
+            application_name=APPLICATION,
+            retry_connection_errors=False,
+        )
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[DBOSClient]:
+        try:
+            with self._lock:
+                if not self._migrated:
+                    logging.getLogger("dbos").setLevel(logging.ERROR)
+                    DBOS.migrate(self.url)
+                    self._migrated = True
+                client = self._client
+            yield client
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
+            reason = " ".join(str(getattr(error, "orig", error)).split())[:200]
+            raise JobsUnavailableError(
+                f"the records of jobs cannot be reached: {reason}"
+            ) from error
+
+
+def database_url(database: str | None, data: Path) -> str:
+    """Return the URL of the database: the one given, or SQLite in the data directory."""
+    if database:
+        return database
+    data.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{data.absolute()}/jobs.sqlite"
+
+
+def id_of(key: str | None) -> str:
+    """Return the id of a job: the same for the same key, a new one without."""
+    return str(uuid.uuid4() if key is None else uuid.uuid5(uuid.NAMESPACE_URL, f"softxent:{key}"))
+
+
+def _record(status: WorkflowStatus) -> Record:
+    given: Any = status.input
+    return Record(
+        id=status.workflow_id,
+        state=STATES[status.status],
+        job=given["args"][0] if given and given["args"] else {},
+        created=status.created_at or 0,
+        started=status.dequeued_at,
+        finished=status.completed_at,
+        progress=(status.attributes or {}).get("progress"),
+        result=status.output if STATES[status.status] == "succeeded" else None,
+        error=_problem(status),
+        runner=status.executor_id,
+    )
+
+
+def _problem(status: WorkflowStatus) -> Json | None:
+    if STATES[status.status] != "failed":
+        return None
+    error = status.error
+    if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
+        return dict(error.data)
+    detail = str(error) if error else "it ended its runner too many times"
+    return {"type": "urn:softxent:problem:internal-error", "detail": detail[:1000]}
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return _iso(milliseconds).replace("+00:00", "Z")

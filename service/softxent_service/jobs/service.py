@@ -1,0 +1,82 @@
+"""All that a service offers about jobs: takes them, tells of them, and runs them or not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from softxent_service.jobs.acceptance import accept
+from softxent_service.jobs.cluster import Cluster
+from softxent_service.jobs.records import Record, Records, database_url
+from softxent_service.jobs.result import Result
+from softxent_service.jobs.roots import Roots
+from softxent_service.jobs.runner import Runner
+from softxent_service.jobs.specification import Specification
+from softxent_service.settings import Settings
+
+logger = logging.getLogger("softxent.jobs")
+
+WATCH_SECONDS = 1.0
+
+
+class JobService:
+    """Jobs of one database; `records` shows, lists and cancels them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.records = Records(database_url(settings.database, settings.data))
+        self._roots = Roots(settings.root_urls)
+        self._block_bytes = settings.block_bytes
+
+    def submit(self, members: object, key: str | None = None) -> Record:
+        """Check a job and record it; with a key that came before, return that job.
+
+        Raises:
+            SoftxentError: the job is refused, or the records cannot be reached.
+        """
+        specification = Specification.from_json(members)
+        if key is not None and (found := self.records.find(key, specification)):
+            return found
+        job = accept(specification, self._roots, self._block_bytes)
+        Result(job).check()
+        return self.records.submit(job, self._block_bytes, key)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.records.close()
+
+
+def make_runner(settings: Settings) -> Runner:
+    """Return the runner that settings describe."""
+    return Runner(
+        name=settings.runner_id,
+        records=Records(database_url(settings.database, settings.data)),
+        roots=Roots(settings.root_urls),
+        cluster=Cluster(settings.dask_scheduler, settings.threads),
+        jobs=settings.running_jobs,
+    )
+
+
+class Host:
+    """Runs a runner beside other work; where its id is taken it waits until it is free."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._runner = make_runner(settings)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="job-runner", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the runner; what it runs goes back to the queue."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        started = False
+        while not self._closing.wait(0 if not started else WATCH_SECONDS):
+            try:
+                started = started or self._runner.start()
+            except Exception as error:
+                logger.warning("the runner cannot start: %s", error)
+            if not started:
+                self._closing.wait(WATCH_SECONDS)
+        self._runner.stop()

@@ -1,0 +1,205 @@
+"""Files below a place, in the file system or an object store, by one interface.
+
+Every write is whole or not there: a temporary file that is renamed, or one PUT.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
+
+from softxent_service.jobs.errors import LocationError, StorageError
+from softxent_service.jobs.roots import Place, is_inside, root_folder
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+T = TypeVar("T")
+
+RETRIES: RetryConfig = {
+    "max_retries": 1000,
+    "retry_timeout": timedelta(minutes=3),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=3),
+        "base": 2,
+    },
+}
+"""How long an object store may be gone before a job fails; its own ten tries are over in 3 s, and a
+server that was killed is back after 20."""
+
+
+class Confined(WrapperStore[LocalStore]):
+    """A folder that no symbolic link leads out of, checked whenever a file is opened."""
+
+    def __init__(self, store: LocalStore, root: Path) -> None:
+        super().__init__(store)
+        self._root = root
+
+    def _with_store(self, store: LocalStore) -> Confined:
+        return Confined(store, self._root)
+
+    def _check(self, key: str) -> None:
+        if not is_inside(self._store.root / key, self._root):
+            raise LocationError(f"{self._store.root / key} leads out of its root")
+
+    async def get(  # noqa: D102
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        self._check(key)
+        return await super().get(key, prototype, byte_range)
+
+    async def get_partial_values(  # noqa: D102
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        ranges = list(key_ranges)
+        for key, _ in ranges:
+            self._check(key)
+        return await super().get_partial_values(prototype, ranges)
+
+    async def set(self, key: str, value: Buffer) -> None:  # noqa: D102
+        self._check(key)
+        await super().set(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:  # noqa: D102
+        self._check(key)
+        await super().set_if_not_exists(key, value)
+
+    async def delete(self, key: str) -> None:  # noqa: D102
+        self._check(key)
+        await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:  # noqa: D102
+        self._check(prefix)
+        await super().delete_dir(prefix)
+
+
+@lru_cache(maxsize=256)
+def store_at(place: Place, *, read_only: bool) -> Store:
+    """Return the Zarr store whose root is a place; credentials of s3 come from the environment."""
+    if place.is_local:
+        # One that may write makes its folder as soon as it is opened, to read only too.
+        local = LocalStore(place.folder, read_only=read_only)
+        return Confined(local, root_folder(place.root))
+    from obstore.store import S3Store
+
+    bucket, _, prefix = place.root.removeprefix("s3://").partition("/")
+    whole = "/".join(part for part in (prefix, place.path) if part)
+    store = S3Store(bucket, prefix=whole, retry_config=RETRIES)
+    return ObjectStore(store, read_only=read_only)
+
+
+class Folder:
+    """The files below a place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.store = store_at(place, read_only=True)
+
+    @property
+    def writer(self) -> Store:
+        """Return the store that may write."""
+        return store_at(self.place, read_only=False)
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> npt.NDArray[np.uint8]:
+        """Return the bytes of a file, or some of them.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StorageError: it cannot be read.
+        """
+        ask = None if stop is None else RangeByteRequest(start, stop)
+        prototype = default_buffer_prototype()
+        found = self._do(lambda: self.store.get(key, prototype, ask), "read", key)
+        if found is None:
+            raise FileNotFoundError(
+                errno.ENOENT, "there is no such file", f"{self.place.url}/{key}"
+            )
+        return np.asarray(found.as_numpy_array()).view(np.uint8)
+
+    def size(self, key: str) -> int:
+        """Return how many bytes a file has.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StorageError: it cannot be read.
+        """
+        return self._do(lambda: self.store.getsize(key), "read", key)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a file under this name."""
+        try:
+            return self._do(lambda: self.store.exists(key), "read", key)
+        except FileNotFoundError:
+            return False
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a file, whole or not at all.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        buffer = default_buffer_prototype().buffer.from_bytes(data)
+        self._do(lambda: self.writer.set(key, buffer), "written", key)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the files below a prefix.
+
+        Raises:
+            StorageError: they cannot be listed.
+        """
+        try:
+            yield from self._do(lambda: _all(self.store.list_prefix(prefix)), "listed", prefix)
+        except FileNotFoundError:
+            return
+
+    def is_empty(self) -> bool:
+        """Whether nothing lies here."""
+        return next(self.names(""), None) is None
+
+    def remove(self, prefix: str) -> None:
+        """Remove every file below a prefix.
+
+        Raises:
+            StorageError: they cannot be removed.
+        """
+        self._do(lambda: self.writer.delete_dir(prefix), "removed", prefix)
+
+    def _do(self, make: Callable[[], Coroutine[Any, Any, T]], what: str, key: str) -> T:
+        try:
+            return sync(make())
+        except Exception as error:
+            missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+            if missing and what in ("read", "listed"):
+                raise
+            refuse(error, f"{self.place.url}/{key}".rstrip("/"), what)
+
+
+def refuse(error: Exception, name: str, what: str, field: str | None = None) -> NoReturn:
+    """Raise what tells that something could not be read or written, and why.
+
+    Raises:
+        StorageError, or the error itself where it tells that already.
+    """
+    if isinstance(error, (StorageError, LocationError)):
+        raise error
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join(reason.split())[:300] or type(error).__name__
+    raise StorageError(f"{name} cannot be {what}: {text}", field=field) from error
+
+
+async def _all(names: AsyncIterator[str]) -> list[str]:
+    return [name async for name in names]

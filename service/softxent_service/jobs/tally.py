@@ -1,0 +1,88 @@
+"""What finished blocks come to, and the record that says a block is finished."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from softxent.compiled.exact_sum import WORDS
+from softxent.parts import RowSums
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A block whose results are all written.
+
+    Attributes:
+        block: its number.
+        sums: of its rows, exact.
+        correct: rows that are predicted right; None where that was not evaluated.
+        skipped: rows of the whole that were left out, with `on_error=skip`.
+    """
+
+    block: int
+    sums: RowSums
+    correct: int | None = None
+    skipped: tuple[int, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Return the record of it; words that are 0, nearly all, are left out."""
+        members = {
+            "block": self.block,
+            "losses": _sparse(self.sums.losses),
+            "weights": _sparse(self.sums.weights),
+            "count": self.sums.count,
+            "correct": self.correct,
+            "skipped": list(self.skipped),
+        }
+        return json.dumps(members, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read the record.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            members = json.loads(data)
+            sums = RowSums(
+                _dense(members["losses"]), _dense(members["weights"]), int(members["count"])
+            )
+            return cls(members["block"], sums, members["correct"], tuple(members["skipped"]))
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"no record of a block: {error}") from None
+
+
+def _sparse(words: Any) -> dict[str, int]:
+    return {str(place): int(words[place]) for place in words.nonzero()[0]}
+
+
+def _dense(words: dict[str, int]) -> Any:
+    whole = np.zeros(WORDS, np.int64)
+    for place, value in words.items():
+        whole[int(place)] = value
+    return whole
+
+
+@dataclass(eq=False)
+class Tally:
+    """What all finished blocks come to; each is added once, in any order."""
+
+    done: set[int] = field(default_factory=set)
+    sums: RowSums = field(default_factory=lambda: RowSums.merged([]))
+    correct: int | None = 0
+    skipped: list[int] = field(default_factory=list)
+
+    def add(self, block: Finished) -> None:
+        """Add a block; one that is there already changes nothing."""
+        if block.block in self.done:
+            return
+        self.done.add(block.block)
+        self.sums = RowSums.merged([self.sums, block.sums])
+        if self.correct is not None:
+            self.correct = None if block.correct is None else self.correct + block.correct
+        self.skipped.extend(block.skipped)

@@ -1,0 +1,364 @@
+"""Jobs over HTTP: taken, shown, listed, watched, cancelled, and run by the service itself."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from job_support import batch, read, save
+
+import softxent
+from service_process import Service
+from softxent_client.jobs import Jobs
+from softxent_service.jobs.errors import (
+    IdempotencyError,
+    JobsUnavailableError,
+    LocationError,
+    NumericsError,
+    OutputInUseError,
+    SpecificationError,
+    StorageError,
+    TransitionError,
+    UnknownJobError,
+)
+
+ROWS, CLASSES = 3000, 50
+
+HTTP = httpx.Client(timeout=60, verify=False)
+"""The first job of a service waits for the imports of all that jobs need."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "arrays").mkdir()
+    save(folder / "arrays", batch(ROWS, CLASSES))
+    labels = np.load(folder / "arrays" / "labels.npy")
+    labels[1501] = CLASSES
+    np.save(folder / "arrays" / "bad.npy", labels)
+    # Long enough to be cancelled.
+    np.save(folder / "arrays" / "slow.npy", np.zeros((30_000, 300), np.float32))
+    np.save(folder / "arrays" / "slow_labels.npy", np.zeros(30_000, np.int64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(data: Path) -> Iterator[str]:
+    service = Service(f"--data={data}", "--block-bytes=20000", "--running-jobs=1")
+    try:
+        yield service.ready_url()
+        assert service.end() == 0
+    finally:
+        service.clear()
+
+
+@pytest.fixture(scope="module")
+def arrays(data: Path) -> Path:
+    return data / "arrays"
+
+
+def job(arrays: Path, output: str, **members: Any) -> dict[str, Any]:
+    return {
+        "logits": f"file://{arrays}/logits.npy",
+        "labels": f"file://{arrays}/labels.npy",
+        "output": f"file://{arrays}/{output}",
+        **members,
+    }
+
+
+def slow(arrays: Path, output: str) -> dict[str, Any]:
+    logits, labels = f"file://{arrays}/slow.npy", f"file://{arrays}/slow_labels.npy"
+    return job(arrays, output, logits=logits, labels=labels)
+
+
+def ended(url: str, job_id: str, seconds: float = 60) -> dict[str, Any]:
+    return until(url, job_id, ("succeeded", "failed", "cancelled"), seconds)
+
+
+def until(url: str, job_id: str, states: tuple[str, ...], seconds: float = 60) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        told: dict[str, Any] = HTTP.get(f"{url}/v1/jobs/{job_id}").json()
+        if told["state"] in states:
+            return told
+        time.sleep(0.05)
+    raise AssertionError(f"still {told}")
+
+
+def refused(answer: httpx.Response, status: int, slug: str, field: str | None = None) -> str:
+    assert answer.status_code == status, answer.text
+    document = answer.json()
+    assert document["type"] == f"urn:softxent:problem:{slug}"
+    assert document.get("field") == field
+    return str(document["detail"])
+
+
+def test_a_job_is_recorded_run_and_its_bits_are_those_of_the_call(url: str, arrays: Path) -> None:
+    asked = job(arrays, "first", outputs=["loss", "gradient"], reduction="mean")
+    answer = HTTP.post(f"{url}/v1/jobs", json=asked)
+    assert answer.status_code == 202
+    told = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{told['id']}"
+    assert told["job"] == asked
+    done = ended(url, told["id"])
+    assert done["state"] == "succeeded", done
+    tensors: Any = {n: np.load(arrays / f"{n}.npy") for n in ("logits", "labels")}
+    want = softxent.cross_entropy(**tensors, reduction="mean")
+    assert read(arrays, "gradient", "first").tobytes() == want.gradient.tobytes()  # type: ignore[union-attr]
+    assert done["result"]["loss_sum"] == want.loss_sum
+    assert done["progress"]["rows_done"] == done["progress"]["rows"] == ROWS
+    assert done["created"] <= done["started"] <= done["finished"]
+    assert done["error"] is None
+    again = HTTP.post(f"{url}/v1/jobs", json=asked)
+    assert "finished already" in refused(again, 409, "output-in-use", "output")
+
+
+def test_a_failure_is_told_as_a_problem(url: str, arrays: Path) -> None:
+    asked = job(arrays, "failing", labels=f"file://{arrays}/bad.npy")
+    done = ended(url, HTTP.post(f"{url}/v1/jobs", json=asked).json()["id"])
+    assert (done["state"], done["result"]) == ("failed", None)
+    error = done["error"]
+    assert error["type"] == "urn:softxent:problem:label-out-of-range"
+    assert (error["field"], error["rows"], error["values"]) == ("labels", [1501], [CLASSES])
+    first, last = error["block_rows"]
+    assert first <= 1501 < last
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "slug", "field"),
+    [
+        ({"logits": "file:///etc/passwd"}, 422, "location-refused", "logits"),
+        ({"logits": "http://127.0.0.1/x"}, 422, "location-refused", "logits"),
+        ({"labels": "{root}/nothing.npy"}, 422, "storage-failed", "labels"),
+        ({"labels": "{root}/logits.npy"}, 422, "invalid-tensor", "labels"),
+        ({"temperature": 0}, 422, "invalid-option", "temperature"),
+        ({"temprature": 1}, 422, "invalid-job", "temprature"),
+        ({"tail": "bucket"}, 422, "invalid-option", "tail"),
+        ({"output": "{root}/logits.npy"}, 422, "location-refused", "output"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_it_is_recorded(
+    url: str, arrays: Path, changed: dict[str, Any], status: int, slug: str, field: str
+) -> None:
+    before = HTTP.get(f"{url}/v1/jobs").json()["jobs"]
+    texts = {
+        name: value.replace("{root}", f"file://{arrays}") if isinstance(value, str) else value
+        for name, value in changed.items()
+    }
+    answer = HTTP.post(f"{url}/v1/jobs", json={**job(arrays, "refused"), **texts})
+    refused(answer, status, slug, field)
+    assert HTTP.get(f"{url}/v1/jobs").json()["jobs"] == before
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "slug", "field"),
+    [
+        (b"", 400, "malformed-body", None),
+        (b"{", 400, "malformed-body", None),
+        (b'{"a": NaN}', 400, "malformed-body", None),
+        (b"\xff", 400, "malformed-body", None),
+        (b"[" * 60_000, 400, "malformed-body", None),
+        (b"[]", 422, "invalid-job", None),
+        (b'{"output": "a", "output": "b"}', 422, "invalid-job", "output"),
+        (b'{"logits": "file:///a/b"}', 422, "invalid-job", "output"),
+        (b'{"a": "' + b"x" * 70_000 + b'"}', 413, "limit-exceeded", None),
+    ],
+)
+def test_what_is_no_job_is_refused(
+    url: str, body: bytes, status: int, slug: str, field: str | None
+) -> None:
+    headers = {"content-type": "application/json"}
+    refused(HTTP.post(f"{url}/v1/jobs", content=body, headers=headers), status, slug, field)
+
+
+def test_other_forms_and_options_in_the_query_are_refused(url: str) -> None:
+    headers = {"content-type": "application/vnd.safetensors"}
+    answer = HTTP.post(f"{url}/v1/jobs", content=b"{}", headers=headers)
+    refused(answer, 415, "unsupported-media-type", "content-type")
+    refused(HTTP.post(f"{url}/v1/jobs?a=1", json={}), 422, "invalid-option", "a")
+
+
+def test_one_key_is_one_job_whoever_comes_first(url: str, arrays: Path) -> None:
+    asked, key = job(arrays, "keyed"), {"idempotency-key": "one"}
+
+    def submit(_: int) -> httpx.Response:
+        return HTTP.post(f"{url}/v1/jobs", json=asked, headers=key)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(submit, range(8)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    job_id = answers[0].json()["id"]
+    assert ended(url, job_id)["state"] == "succeeded"
+    assert submit(0).json()["id"] == job_id
+    other = HTTP.post(f"{url}/v1/jobs", json=job(arrays, "other"), headers=key)
+    refused(other, 422, "idempotency-key-reused", "idempotency-key")
+    for wrong in ("", "a b", "x" * 256):
+        answer = HTTP.post(f"{url}/v1/jobs", json=asked, headers={"idempotency-key": wrong})
+        refused(answer, 400, "malformed-request", "idempotency-key")
+
+
+def test_cancelling_while_running_queued_and_afterwards(url: str, arrays: Path) -> None:
+    running = HTTP.post(f"{url}/v1/jobs", json=slow(arrays, "slow")).json()["id"]
+    queued = HTTP.post(f"{url}/v1/jobs", json=job(arrays, "queued")).json()["id"]
+    refused(HTTP.post(f"{url}/v1/jobs", json=job(arrays, "queued")), 409, "output-in-use", "output")
+    while not (until(url, running, ("running",))["progress"] or {}).get("rows_done"):
+        time.sleep(0.05)
+    assert HTTP.get(f"{url}/v1/jobs/{queued}").json()["state"] == "queued"
+    for job_id in (queued, running):
+        answer = HTTP.post(f"{url}/v1/jobs/{job_id}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        refused(HTTP.post(f"{url}/v1/jobs/{job_id}/cancel"), 409, "job-state", "state")
+    # What was half done is kept, and another job gets its place.
+    next_one = HTTP.post(f"{url}/v1/jobs", json=job(arrays, "after")).json()["id"]
+    assert ended(url, next_one)["state"] == "succeeded"
+    assert any((arrays / "slow" / ".softxent" / "blocks").iterdir())
+    assert not (arrays / "queued").exists()
+    assert HTTP.get(f"{url}/v1/jobs/{running}").json()["state"] == "cancelled"
+
+
+def events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    event = ""
+    for line in response.iter_lines():
+        if line.startswith("id: "):
+            event = line[4:]
+        elif line.startswith("data: "):
+            yield event, json.loads(line[6:])
+
+
+def test_events_tell_all_news_and_go_on_where_they_were_cut(url: str, arrays: Path) -> None:
+    job_id = HTTP.post(f"{url}/v1/jobs", json=slow(arrays, "watched")).json()["id"]
+    path = f"{url}/v1/jobs/{job_id}/events"
+    with HTTP.stream("GET", path) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        news = events(response)
+        last, told = next(news)
+        while not (told["state"] == "running" and told["progress"]):
+            last, told = next(news)
+    HTTP.post(f"{url}/v1/jobs/{job_id}/cancel")
+    with HTTP.stream("GET", path, headers={"last-event-id": last}) as response:
+        rest = list(events(response))
+    assert last not in [event for event, _ in rest]
+    assert rest[-1][1]["state"] == "cancelled"
+    end = {"last-event-id": rest[-1][0]}
+    assert HTTP.get(path, headers=end).text == ""
+
+
+def test_the_list_is_cut_into_pages_and_filtered(url: str, arrays: Path) -> None:
+    for i in range(5):
+        HTTP.post(f"{url}/v1/jobs", json=job(arrays, f"page{i}"))
+    whole = HTTP.get(f"{url}/v1/jobs?limit=500").json()
+    assert whole["next"] is None
+    ids: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = HTTP.get(f"{url}/v1/jobs?limit=2{f'&cursor={cursor}' if cursor else ''}").json()
+        assert len(page["jobs"]) <= 2
+        ids += [one["id"] for one in page["jobs"]]
+        cursor = page["next"]
+    assert sorted(ids) == sorted(one["id"] for one in whole["jobs"])
+    found = HTTP.get(f"{url}/v1/jobs?state=cancelled,failed&limit=500").json()["jobs"]
+    assert {one["state"] for one in found} <= {"cancelled", "failed"}
+    times = [one["created"] for one in whole["jobs"]]
+    assert times == sorted(times, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("state=done", "state"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=2&limit=3", "limit"),
+        ("cursor=x", "cursor"),
+        ("cursor=" + "f" * 100 + "-0", "cursor"),
+        ("page=2", "page"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(url: str, query: str, field: str) -> None:
+    refused(HTTP.get(f"{url}/v1/jobs?{query}"), 422, "invalid-job", field)
+
+
+@pytest.mark.parametrize("job_id", ["nothing", "%00", "a" * 2000, "..%2f.."])
+def test_no_such_job(url: str, job_id: str) -> None:
+    for path in ("", "/events"):
+        answer = HTTP.get(f"{url}/v1/jobs/{job_id}{path}")
+        assert answer.status_code == 404, answer.text
+    assert HTTP.post(f"{url}/v1/jobs/{job_id}/cancel").status_code == 404
+
+
+def test_the_client_submits_watches_lists_and_cancels(url: str, arrays: Path) -> None:
+    with Jobs(url) as jobs:
+        told = jobs.submit(job(arrays, "client"), key="client")
+        news = list(jobs.watch(told["id"]))
+        assert news[-1]["state"] == "succeeded"
+        assert jobs.show(told["id"]) == news[-1]
+        assert told["id"] in [one["id"] for one in jobs.list(states="succeeded")["jobs"]]
+        with pytest.raises(softxent.SoftxentError, match="cannot cancel"):
+            jobs.cancel(told["id"])
+        with pytest.raises(softxent.TensorError) as caught:
+            jobs.submit(job(arrays, "x", labels=f"file://{arrays}/slow_labels.npy"))
+        assert caught.value.field == "labels"
+
+
+def test_info_names_the_roots(url: str, arrays: Path) -> None:
+    assert HTTP.get(f"{url}/v1/info").json()["roots"] == [f"file://{arrays}"]
+
+
+def test_a_stop_ends_watching_and_gives_running_jobs_back(
+    arrays: Path, start: Callable[..., Service], tmp_path: Path
+) -> None:
+    flags = (f"--data={tmp_path}", f"--roots=file://{arrays}", "--block-bytes=12000")
+    first = start(*flags)
+    url = first.ready_url()
+    job_id = HTTP.post(f"{url}/v1/jobs", json=slow(arrays, "given_back")).json()["id"]
+    while not (until(url, job_id, ("running",))["progress"] or {}).get("rows_done"):
+        time.sleep(0.05)
+    lines: list[str] = []
+
+    def follow() -> None:
+        with HTTP.stream("GET", f"{url}/v1/jobs/{job_id}/events") as response:
+            lines.extend(response.iter_lines())
+
+    watching = threading.Thread(target=follow)
+    watching.start()
+    time.sleep(0.5)
+    assert first.end() == 0
+    watching.join(10)
+    assert not watching.is_alive()
+    done = len(list((arrays / "given_back" / ".softxent" / "blocks").iterdir()))
+    second = start(*flags)
+    url = second.ready_url()
+    told = until(url, job_id, ("running", "succeeded"))
+    while told["progress"]["rows_done"] <= done:
+        time.sleep(0.05)
+        told = until(url, job_id, ("running", "succeeded"))
+    assert told["progress"]["rows_done"] >= done
+    HTTP.post(f"{url}/v1/jobs/{job_id}/cancel")
+    assert second.end() == 0
+
+
+def test_every_error_of_jobs_has_a_status() -> None:
+    from softxent_service.http.problems import status_of
+
+    errors = {
+        SpecificationError: 422,
+        LocationError: 422,
+        IdempotencyError: 422,
+        StorageError: 422,
+        OutputInUseError: 409,
+        NumericsError: 409,
+        UnknownJobError: 404,
+        TransitionError: 409,
+        JobsUnavailableError: 503,
+    }
+    assert {error: status_of(error) for error in errors} == errors
