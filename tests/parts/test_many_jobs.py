@@ -8,7 +8,8 @@ import numpy as np
 from parts_support import CLI, Part, wait_for
 
 from softxent_service.jobs.acceptance import accept
-from softxent_service.jobs.records import Cursor, Record, Records, database_url
+from softxent_service.jobs.record import Cursor, Record
+from softxent_service.jobs.records import Records, database_url
 from softxent_service.jobs.roots import Roots
 from softxent_service.jobs.specification import Specification
 

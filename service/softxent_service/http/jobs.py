@@ -33,11 +33,12 @@ from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
 from softxent_service.http.readiness import Readiness
 from softxent_service.jobs.errors import JobsUnavailableError
+from softxent_service.jobs.record import Cursor
 from softxent_service.jobs.states import ENDS, State
 from softxent_service.settings import Settings
 
 if TYPE_CHECKING:
-    from softxent_service.jobs.records import Record
+    from softxent_service.jobs.record import Record
     from softxent_service.jobs.service import Host, JobService
 
 T = TypeVar("T")
@@ -218,8 +219,6 @@ async def watch(
 
 def page(service: JobService, states: list[State], limit: int, cursor: str | None) -> Json:
     """Return some jobs, and the cursor of those that follow."""
-    from softxent_service.jobs.records import Cursor
-
     found = service.records.page(states, limit, Cursor.from_text(cursor) if cursor else None)
     return {
         "jobs": [record.to_json() for record in found.records],

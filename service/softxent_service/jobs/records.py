@@ -8,12 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,11 +24,11 @@ from softxent_service.jobs.errors import (
     IdempotencyError,
     JobsUnavailableError,
     OutputInUseError,
-    SpecificationError,
     UnknownJobError,
 )
 from softxent_service.jobs.job import FORMAT, Job
 from softxent_service.jobs.progress import Progress
+from softxent_service.jobs.record import Cursor, Json, Page, Record, iso
 from softxent_service.jobs.specification import Specification
 from softxent_service.jobs.states import State, after
 
@@ -53,83 +50,6 @@ STATES: dict[str, State] = {
     "CANCELLED": "cancelled",
 }
 """A job's state by DBOS's word."""
-
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a job.
-
-    Attributes:
-        job: as it was asked for; see `Specification`.
-        created, started, finished: milliseconds since 1970.
-        progress: see `Progress`; None before its first block.
-        result: the attributes of the result, once it has succeeded.
-        error: the members of a problem document, once it has failed.
-        runner: the id of what last took it.
-    """
-
-    id: str
-    state: State
-    job: Json
-    created: int
-    started: int | None = None
-    finished: int | None = None
-    progress: Json | None = None
-    result: Json | None = None
-    error: Json | None = None
-    runner: str | None = None
-
-    def to_json(self) -> Json:
-        """Return it as JSON members, times as RFC 3339."""
-        return {
-            "id": self.id,
-            "state": self.state,
-            "created": _time(self.created),
-            "started": _time(self.started),
-            "finished": _time(self.finished),
-            "job": self.job,
-            "progress": self.progress,
-            "result": self.result,
-            "error": self.error,
-        }
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some records, the newest first, and the cursor of those that follow; None at the end."""
-
-    records: list[Record]
-    following: str | None
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """Where a page ended: the time of its last record, and how many of that time there were.
-
-    The time of a record may be whole seconds, as SQLite has it.
-    """
-
-    created: int
-    passed: int
-
-    def to_text(self) -> str:
-        """Return it as one word."""
-        return f"{self.created:x}-{self.passed:x}"
-
-    @classmethod
-    def from_text(cls, text: str) -> Cursor:
-        """Read the word.
-
-        Raises:
-            SpecificationError: it is none of ours.
-        """
-        if not re.fullmatch(r"[0-9a-f]{1,12}-[0-9a-f]{1,8}", text):
-            raise SpecificationError("cursor is not one of ours", field="cursor")
-        created, _, passed = text.partition("-")
-        return cls(int(created, 16), int(passed, 16))
 
 
 class Records:
@@ -212,7 +132,7 @@ class Records:
             found = client.list_workflows(
                 name=WORKFLOW,
                 status=words,
-                end_time=_iso(cursor.created) if cursor else None,
+                end_time=iso(cursor.created) if cursor else None,
                 offset=cursor.passed if cursor else None,
                 limit=limit + 1,
                 sort_desc=True,
@@ -328,13 +248,3 @@ def _problem(status: WorkflowStatus) -> Json | None:
         return dict(error.data)
     detail = str(error) if error else "it ended its runner too many times"
     return {"type": "urn:softxent:problem:internal-error", "detail": detail[:1000]}
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
-
-
-def _time(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return _iso(milliseconds).replace("+00:00", "Z")

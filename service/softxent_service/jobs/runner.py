@@ -82,6 +82,17 @@ class Runner:
         # The in-process cluster is made once, and before two jobs can ask for it.
         with contextlib.suppress(Exception):
             self._cluster.client()
+        try:
+            self._launch()
+        except BaseException:
+            # Half a launch counts as one, and the next try would do nothing.
+            DBOS.destroy(destroy_registry=True)
+            raise
+        self._launched = True
+        logger.info("runner %s takes jobs", self._name)
+        return True
+
+    def _launch(self) -> None:
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_url": self._records.url,
@@ -104,9 +115,6 @@ class Runner:
             polling_interval_sec=POLL_SECONDS,
             on_conflict="always_update",
         )
-        self._launched = True
-        logger.info("runner %s takes jobs", self._name)
-        return True
 
     def watch(self, seconds: float) -> bool:
         """Wait, and return whether the runner's id is still its own."""

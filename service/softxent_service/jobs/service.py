@@ -7,7 +7,8 @@ import threading
 
 from softxent_service.jobs.acceptance import accept
 from softxent_service.jobs.cluster import Cluster
-from softxent_service.jobs.records import Record, Records, database_url
+from softxent_service.jobs.record import Record
+from softxent_service.jobs.records import Records, database_url
 from softxent_service.jobs.result import Result
 from softxent_service.jobs.roots import Roots
 from softxent_service.jobs.runner import Runner

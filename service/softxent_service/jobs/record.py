@@ -1,0 +1,98 @@
+"""What is known of a job, and pages of that."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from softxent_service.jobs.errors import SpecificationError
+from softxent_service.jobs.states import State
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a job.
+
+    Attributes:
+        job: as it was asked for; see `Specification`.
+        created, started, finished: milliseconds since 1970.
+        progress: see `Progress`; None before its first block.
+        result: the attributes of the result, once it has succeeded.
+        error: the members of a problem document, once it has failed.
+        runner: the id of what last took it.
+    """
+
+    id: str
+    state: State
+    job: Json
+    created: int
+    started: int | None = None
+    finished: int | None = None
+    progress: Json | None = None
+    result: Json | None = None
+    error: Json | None = None
+    runner: str | None = None
+
+    def to_json(self) -> Json:
+        """Return it as JSON members, times as RFC 3339."""
+        return {
+            "id": self.id,
+            "state": self.state,
+            "created": _time(self.created),
+            "started": _time(self.started),
+            "finished": _time(self.finished),
+            "job": self.job,
+            "progress": self.progress,
+            "result": self.result,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some records, the newest first, and the cursor of those that follow; None at the end."""
+
+    records: list[Record]
+    following: str | None
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a page ended: the time of its last record, and how many of that time there were.
+
+    The time of a record may be whole seconds, as SQLite has it.
+    """
+
+    created: int
+    passed: int
+
+    def to_text(self) -> str:
+        """Return it as one word."""
+        return f"{self.created:x}-{self.passed:x}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Cursor:
+        """Read the word.
+
+        Raises:
+            SpecificationError: it is none of ours.
+        """
+        if not re.fullmatch(r"[0-9a-f]{1,12}-[0-9a-f]{1,8}", text):
+            raise SpecificationError("cursor is not one of ours", field="cursor")
+        created, _, passed = text.partition("-")
+        return cls(int(created, 16), int(passed, 16))
+
+
+def iso(milliseconds: int) -> str:
+    """Return a time in milliseconds since 1970 as ISO 8601, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return iso(milliseconds).replace("+00:00", "Z")
