@@ -155,7 +155,7 @@ def test_broken_rows_are_nan_throughout_at_any_scale(
 def test_a_temperature_whose_inverse_overflows_is_refused_as_its_loss_is(
     dtype: type, temperature: float
 ) -> None:
-    logits = np.array([[1, 2, 0]], dtype)
+    logits: Array = np.array([[1, 2, 0]], dtype)
     with pytest.raises(NonFiniteError):
         cross_entropy(logits, [0], temperature=temperature)
     result = cross_entropy(logits, [0], temperature=temperature, non_finite="propagate")
