@@ -6,6 +6,7 @@ python fuzz_decoders.py json|binary LARGEST_GROWTH [flags of libFuzzer] CORPUS
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ LIMITS = Limits(binary_bytes=2_048, json_bytes=2_048, tensors=6, header_bytes=1_
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 SCHEMAS = [REQUEST(dtype, one) for one in EVALUATIONS.values() for dtype in DTYPES]
 FORMS = {"json": json_form, "binary": safetensors_form}
+
+LARGEST_BODY = 256 << 20
+"""No body of these limits may ask for as much memory; nor does libFuzzer."""
 
 WARM = 20_000
 """Calls after which the memory of the process should not grow any more."""
@@ -50,20 +54,26 @@ class Target:
             self._check_memory()
 
     def _check_memory(self) -> None:
-        held = resident()
+        held = sizes()[1]
         self._warm = self._warm or held
         sys.stderr.write(f"calls {self._calls} decoded {self.decoded} ")
         sys.stderr.write(f"grown {held - self._warm}\n")
         assert held - self._warm < self._largest_growth, "memory grows"
 
 
-def resident() -> int:
-    """Return how many bytes of memory this process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+def sizes() -> list[int]:
+    """Return how many bytes of addresses and of memory this process has."""
+    return [int(pages) * 4096 for pages in Path("/proc/self/statm").read_text().split()[:2]]
+
+
+def bound_memory() -> None:
+    """Let one body that asks for much fail; libFuzzer's own bound counts the parent's peak."""
+    most = sizes()[0] + LARGEST_BODY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 if __name__ == "__main__":
     form, growth, *flags = sys.argv[1:]
+    bound_memory()
     atheris.Setup([sys.argv[0], *flags], Target(form, int(growth)))
     atheris.Fuzz()
