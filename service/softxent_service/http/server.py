@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
@@ -58,10 +59,11 @@ def serve(settings: Settings) -> None:
     try:
         if settings.workers > 1:
             sys.exit(_supervise(settings, listener))
-        _serve(settings, listener, render, _nothing, at_once=True)
+        end = _serve(settings, listener, render, _nothing, at_once=True)
     finally:
         if settings.uds:
             settings.uds.unlink(missing_ok=True)
+    end()
 
 
 def _supervise(settings: Settings, listener: socket.socket) -> int:
@@ -74,7 +76,7 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
 
 def _work(settings: Settings, listener: socket.socket, ready: Connection, at_once: bool) -> None:
     """Be one of several processes; see `workers.Work`."""
-    _serve(settings, listener, configure_logging(settings), ready.close, at_once=at_once)
+    _serve(settings, listener, configure_logging(settings), ready.close, at_once=at_once)()
 
 
 def _serve(
@@ -84,7 +86,8 @@ def _serve(
     when_ready: Callable[[], None],
     *,
     at_once: bool,
-) -> None:
+) -> Callable[[], None]:
+    """Serve until a signal; return what ends the process, and may do so at once."""
     give_freed_memory_back()
     readiness = Readiness()
     telemetry = Telemetry(settings, render)
@@ -110,7 +113,7 @@ def _serve(
         telemetry.close()
     if not warming.is_alive():
         jobs.close()
-    _end(warming, readiness)
+    return partial(_end, warming, readiness)
 
 
 def _nothing() -> None:
