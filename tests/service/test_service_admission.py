@@ -81,6 +81,30 @@ def test_refused_calls_may_try_again_and_answers_are_right(
     assert post(strained_service_url, body, BINARY).status_code == 200
 
 
+def test_who_finds_no_memory_in_time_may_try_again(strained_service_url: str) -> None:
+    """An older call holds nearly all there is, and goes on sending for longer than one may wait."""
+    older_body, older_gradient = bulk(2_800)
+    younger_body, younger_gradient = bulk(1_300)
+    with connect(strained_service_url) as older, ThreadPoolExecutor(1) as pool:
+        older.sendall(head(len(older_body), BINARY) + older_body[: 2 * MIB])
+        time.sleep(0.3)
+        younger = pool.submit(post, strained_service_url, younger_body, BINARY)
+        sent = 2 * MIB
+        while not younger.done() and sent < len(older_body) - MIB:
+            older.sendall(older_body[sent : sent + 300_000])
+            sent += 300_000
+            time.sleep(0.15)
+        refused = younger.result()
+        assert_problem(refused, 429, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        older.sendall(older_body[sent:])
+        status, answer = status_and_body(older)
+    assert status == 200
+    assert load(answer)["gradient"].tobytes() == older_gradient
+    again = post(strained_service_url, younger_body, BINARY)
+    assert load(again.content)["gradient"].tobytes() == younger_gradient
+
+
 def test_announcing_much_and_sending_little_takes_nothing(strained_service_url: str) -> None:
     body, _ = bulk(1_300)
     with contextlib.ExitStack() as held:
