@@ -44,11 +44,15 @@ def service(
 ) -> Iterator[Server]:
     """Start `softxent serve`; yield it once every kernel is loaded; end it.
 
-    Without a `log` it logs no requests, as the servers beside it.
+    Without a `log` it logs no requests, as the servers beside it. It has no jobs of before, whose
+    runner would take a twentieth of a processor.
     """
     quiet = ("--log-level=warning",) if log is None else ()
-    with _running([sys.executable, *command, *quiet, *flags], is_ready, log=log) as server:
-        yield server
+    whole = [sys.executable, *command, *quiet, *flags]
+    with tempfile.TemporaryDirectory() as data:
+        env = {**os.environ, "SOFTXENT_DATA": data}
+        with _running(whole, is_ready, env=env, log=log) as server:
+            yield server
 
 
 @contextmanager

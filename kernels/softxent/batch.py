@@ -93,6 +93,12 @@ class Batch:
         return computed_dtype(self.logits.dtype)
 
     @property
+    def has_more(self) -> bool:
+        """Whether anything stands beside logits and labels."""
+        beside = self.class_weights.size or self.row_weights.size or self.class_mask.size
+        return bool(beside or self.vectors.size or self.kinds - {"labels"})
+
+    @property
     def is_soft(self) -> bool:
         """Whether there is a target beside or instead of labels."""
         return self.kinds != {"labels"}
@@ -132,21 +138,46 @@ def check_batch(
     logits = _logits(given["logits"])
     leading, columns = logits.shape[:-1], logits.shape[-1]
     classes = columns if classes is None else classes
-    indices, log_probabilities = _top_k(given, leading)
+    others = _others(given, logits, classes)
     return Batch(
         logits=logits.reshape(math.prod(leading), columns),
         labels=_labels(given["labels"], leading) if "labels" in given else _NO_INTEGERS,
-        target_probabilities=_per_logit("target_probabilities", given, logits),
-        target_indices=indices,
-        target_log_probabilities=log_probabilities,
-        class_weights=_class_weights(given, classes),
-        row_weights=_weights("row_weights", given, leading),
-        class_mask=_mask(given, (*leading, classes)),
-        vectors=_vectors(given, logits),
+        **others,
         classes=classes,
         kinds=_kinds(given, evaluation),
         leading=leading,
     )
+
+
+def _others(given: Mapping[str, Any], logits: Floats, classes: int) -> dict[str, Any]:
+    """Return all arrays of a batch but logits and labels, empty where they are not given."""
+    empties = _empties(computed_dtype(logits.dtype))
+    if given.keys() <= {"logits", "labels"}:
+        return empties
+    leading = logits.shape[:-1]
+    indices, log_probabilities = _top_k(given, leading)
+    return {
+        "target_probabilities": _per_logit("target_probabilities", given, logits),
+        "target_indices": indices,
+        "target_log_probabilities": log_probabilities,
+        "class_weights": _class_weights(given, classes),
+        "row_weights": _weights("row_weights", given, leading),
+        "class_mask": _mask(given, (*leading, classes)),
+        "vectors": _vectors(given, logits),
+    }
+
+
+@functools.lru_cache(maxsize=2)
+def _empties(computed: np.dtype[Any]) -> dict[str, Any]:
+    return {
+        "target_probabilities": np.empty(0, computed),
+        "target_indices": _NO_INTEGERS,
+        "target_log_probabilities": _NONE,
+        "class_weights": _NONE,
+        "row_weights": _NONE,
+        "class_mask": _NO_MASK,
+        "vectors": np.empty(0, computed),
+    }
 
 
 def _kinds(given: Mapping[str, Any], evaluation: Evaluation) -> frozenset[str]:

@@ -245,15 +245,14 @@ def finish(
 
 def threads_of(num_threads: int | None) -> int:
     """Return how many threads may be used where a caller allows `num_threads`."""
-    available = threading.available_threads()
     if num_threads is None:
-        return available
+        return threading.available_threads()
     if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
         raise OptionError(
             f"num_threads must be an integer of at least 1, not {num_threads!r}",
             field="num_threads",
         )
-    return min(num_threads, available)
+    return 1 if num_threads == 1 else min(num_threads, threading.available_threads())
 
 
 def refuse_non_finite(options: Options, arrays: Arrays, sums: Sums) -> None:

@@ -121,13 +121,14 @@ def _refuse_overlaps(
             if not isinstance(array, np.ndarray) or not np.may_share_memory(out[name], array):
                 continue
             may_replace = other == "logits" and name in IN_PLACE
-            same = out[name].dtype == batch.logits.dtype
-            if not (may_replace and same and _begin_together(out[name], batch.logits)):
+            if not (may_replace and _are_same(out[name], batch.logits)):
                 raise OutputBufferError(f"out[{name!r}] overlaps {other}", field=name)
         for other in names[:i]:
             if np.may_share_memory(out[name], out[other]):
                 raise OutputBufferError(f"out[{name!r}] overlaps out[{other!r}]", field=name)
 
 
-def _begin_together(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-    return bool(a.ctypes.data == b.ctypes.data)
+def _are_same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether contiguous arrays of as many elements begin at one address, in one dtype."""
+    begins = (array.__array_interface__["data"][0] for array in (a, b))
+    return a.dtype == b.dtype and next(begins) == next(begins)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent import TILE
-from softxent.batch import Batch, dtype_name, tile_sizes
+from softxent.batch import Batch, computed_dtype, dtype_name, tile_sizes
 from softxent.compiled.task import BUCKET, NO_TAIL, RENORMALIZE, ShardTask, Task
 from softxent.evaluations import INTEGERS, OUTPUTS, PER_LOGIT
 from softxent.options import Options
@@ -23,6 +23,8 @@ Weights = npt.NDArray[np.float64]
 
 _TAILS = {"renormalize": RENORMALIZE, "bucket": BUCKET, "none": NO_TAIL}
 _NONE = np.empty(0)
+_NO_INTEGERS = np.empty(0, np.int64)
+_NO_MASK = np.empty(0, np.uint8)
 _NO_PATTERNS = np.empty(0, np.uint16)
 
 
@@ -47,31 +49,55 @@ def form_of_rows(batch: Batch, options: Options) -> str:
 
 def make_task(batch: Batch, options: Options, divisor: float, arrays: Arrays) -> Task:
     """Return the task of writing `arrays`; losses and derivatives are divided by `divisor`."""
-    masks_rows = batch.class_mask.ndim == 2
-    spread = _spread(batch, options)
+    logits = batch.logits
+    # Without rows, the number of classes costs no bytes and bounds nothing.
+    classes = batch.classes if batch.rows else 0
+    changed = {
+        "logits": flat_bits(logits),
+        "labels": batch.labels,
+        "classes": logits.shape[1],
+        "divisor": divisor,
+        # A record is found by what equals its key, and -0.0 equals 0.0.
+        "smoothing": options.label_smoothing,
+        "z_loss": options.z_loss,
+        "scale": options.scale,
+        **{f"{name}_out": flat_bits(array) for name, array in arrays.items()},
+    }
+    if batch.has_more:
+        changed |= _beside_labels(batch, options)
+    task: Task = _of_labels(options, logits.dtype, classes)._replace(**changed)
+    return task
+
+
+@functools.lru_cache(maxsize=256)
+def _of_labels(options: Options, dtype: np.dtype[Any], classes: int) -> Task:
+    """Return a task in which nothing stands beside the labels, and without its arrays.
+
+    A task has some 50 fields. To fill them all anew took half of a small batch's time.
+    """
+    computed = computed_dtype(dtype)
     ignores, ignore_index = ignored(options)
-    inverse, inverse_low = _inverse(options.temperature, batch.computed)
-    stores = batch.target_probabilities.dtype.itemsize == 2
+    inverse, inverse_low = _inverse(options.temperature, computed)
     return Task(
-        logits=flat_bits(batch.logits),
-        bfloat16=dtype_name(batch.logits.dtype) == "bfloat16",
-        labels=batch.labels,
-        row_weights=batch.row_weights,
-        class_weights=spread.class_weights,
-        other_weights=spread.other_weights,
-        tile_weights=spread.tile_weights,
-        target=np.empty(0, batch.computed) if stores else batch.target_probabilities.reshape(-1),
-        stored_target=flat_bits(batch.target_probabilities) if stores else _NO_PATTERNS,
-        target_indices=batch.target_indices.reshape(-1),
-        target_log_probabilities=batch.target_log_probabilities.reshape(-1),
-        mask=batch.class_mask.reshape(-1),
-        masks_rows=masks_rows,
-        classes=batch.logits.shape[1],
-        entries=batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0,
+        logits=flat_bits(np.empty(0, dtype)),
+        bfloat16=dtype_name(dtype) == "bfloat16",
+        labels=_NO_INTEGERS,
+        row_weights=_NONE,
+        class_weights=_NONE,
+        other_weights=_NONE,
+        tile_weights=tile_sizes(classes, TILE),
+        target=np.empty(0, computed),
+        stored_target=_NO_PATTERNS,
+        target_indices=_NO_INTEGERS,
+        target_log_probabilities=_NONE,
+        mask=_NO_MASK,
+        masks_rows=False,
+        classes=classes,
+        entries=0,
         ignores=ignores,
         ignore_index=ignore_index,
         smoothing=options.label_smoothing,
-        spread_mass=spread.mass,
+        spread_mass=_mass(options, classes),
         spares_label=options.smoothing == "others",
         hard_weight=options.hard_weight or 0.0,
         tail=_TAILS[options.tail],
@@ -80,10 +106,32 @@ def make_task(batch: Batch, options: Options, divisor: float, arrays: Arrays) ->
         inverse=inverse,
         inverse_low=inverse_low,
         scale=options.scale,
-        divisor=divisor,
-        vectors=batch.vectors.reshape(-1),
-        **_outputs(batch, arrays),
+        divisor=1.0,
+        vectors=np.empty(0, computed),
+        **_empties(dtype, computed),
     )
+
+
+def _beside_labels(batch: Batch, options: Options) -> dict[str, Any]:
+    """Return the fields of everything that may stand beside labels, or instead of them."""
+    spread = _spread(batch, options)
+    target, indices = batch.target_probabilities, batch.target_indices
+    stores = target.dtype.itemsize == 2
+    return {
+        "row_weights": batch.row_weights,
+        "class_weights": spread.class_weights,
+        "other_weights": spread.other_weights,
+        "tile_weights": spread.tile_weights,
+        "spread_mass": spread.mass,
+        "target": np.empty(0, batch.computed) if stores else target.reshape(-1),
+        "stored_target": flat_bits(target) if stores else _NO_PATTERNS,
+        "target_indices": indices.reshape(-1),
+        "target_log_probabilities": batch.target_log_probabilities.reshape(-1),
+        "mask": batch.class_mask.reshape(-1),
+        "masks_rows": batch.class_mask.ndim == 2,
+        "entries": indices.shape[1] if indices.ndim == 2 else 0,
+        "vectors": batch.vectors.reshape(-1),
+    }
 
 
 def _nothing() -> Weights:
@@ -123,12 +171,6 @@ def make_shard_task(task: Task, batch: Batch, shard: ShardArrays) -> ShardTask:
     )
 
 
-def _outputs(batch: Batch, arrays: Arrays) -> dict[str, Any]:
-    """Return the fields of a task that are written, empty where an output is not wanted."""
-    wanted = {f"{name}_out": flat_bits(array) for name, array in arrays.items()}
-    return {**_empties(batch.logits.dtype, batch.computed), **wanted}
-
-
 @functools.lru_cache(maxsize=8)
 def _empties(stored: np.dtype[Any], computed: np.dtype[Any]) -> Arrays:
     """Return what stands for each output that is not wanted."""
@@ -163,6 +205,12 @@ class _Spread:
     tile_weights: Weights
 
 
+def _mass(options: Options, classes: int) -> float:
+    """Return what smoothing adds to each class of equal weight, of as many as take part."""
+    others = classes - 1 if options.smoothing == "others" else classes
+    return options.label_smoothing / others if others > 0 else 0.0
+
+
 def _spread(batch: Batch, options: Options) -> _Spread:
     """Return class weights, for each class the sum of the others', and the sum of each tile's.
 
@@ -179,8 +227,7 @@ def _spread(batch: Batch, options: Options) -> _Spread:
         mask = batch.class_mask.astype(np.float64)
         taking_part = int(mask.sum())
         weights = weights * mask if weights.size else mask
-    others = taking_part - 1 if options.smoothing == "others" else taking_part
-    mass = eps / others if others > 0 else 0.0
+    mass = _mass(options, taking_part)
     if not weights.size:
         return _Spread(mass, weights, _NONE, sizes)
     if eps == 0:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from softxent.batch import Batch, dtype_name
 from softxent.compiled import threading
@@ -31,19 +29,19 @@ class Weights:
     """What rows come to before they are evaluated.
 
     Attributes:
-        counts: int64, rows not ignored, of each block of rows; negative where one is at fault.
+        counts: rows not ignored, of each block of rows; negative where one is at fault.
         sums: the accumulator of what they weigh; of zeros where every row weighs 1.
         faults: uint8 [N], 0 where nothing is wrong.
     """
 
-    counts: npt.NDArray[Any]
+    counts: list[int]
     sums: Sums
     faults: Faults
 
     @property
     def count(self) -> int:
         """Return how many rows are not ignored."""
-        return int(self.counts.sum())
+        return sum(self.counts)
 
 
 def weigh(batch: Batch, options: Options, threads: int) -> tuple[int, float]:
@@ -64,7 +62,7 @@ def weigh_exactly(batch: Batch, options: Options, threads: int) -> Weights:
         As `weigh`.
     """
     weights = look_at(batch, options, threads)
-    if (weights.counts < 0).any():
+    if any(count < 0 for count in weights.counts):
         refuse(batch, options, weights.faults)
     return weights
 
@@ -106,4 +104,4 @@ def look_at(batch: Batch, options: Options, threads: int) -> Weights:
     )
     with threading.parallel_loop(threads) if parallel else contextlib.nullcontext():
         loop(*arguments)
-    return Weights(counts, merged(words), faults)
+    return Weights(counts.tolist(), merged(words), faults)

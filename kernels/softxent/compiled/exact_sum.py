@@ -87,21 +87,27 @@ def accumulate_lanes(words, values):
 
 def total(words: npt.NDArray[np.int64]) -> float:
     """Return the exact sum of what an accumulator holds, rounded once to float64."""
-    digits = words.tolist()
-    nans, infs, minus_infs = digits[DIGITS:]
-    if nans or (infs and minus_infs):
-        return math.nan
-    if infs or minus_infs:
-        return math.inf if infs else -math.inf
-    integer: int = sum(
-        digit << (32 * place) for place, digit in enumerate(digits[:DIGITS]) if digit
-    )
+    # All but a few digits are 0.
+    places = words.nonzero()[0]
+    integer = 0
+    for place, digit in zip(places.tolist(), words[places].tolist(), strict=True):
+        if place >= DIGITS:
+            return _not_finite(words)
+        integer += digit << (32 * place)
     try:
         return float(integer / _ONE)
     except OverflowError:
         return math.inf if integer > 0 else -math.inf
 
 
+def _not_finite(words: npt.NDArray[np.int64]) -> float:
+    nans, infs, minus_infs = words[DIGITS:].tolist()
+    if nans or (infs and minus_infs):
+        return math.nan
+    return math.inf if infs else -math.inf
+
+
 def all_finite(words: npt.NDArray[np.int64]) -> bool:
     """Whether every value that an accumulator holds is finite."""
-    return not words[DIGITS:].any()
+    # A fifth of the time that NumPy takes to see whether any is not 0.
+    return not any(words[DIGITS:].tolist())

@@ -7,6 +7,7 @@ from functools import partial
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import softxent
 from softxent.evaluations import EVALUATIONS
@@ -16,6 +17,7 @@ from softxent_service.http.bearer import Bearer
 from softxent_service.http.body import Reader
 from softxent_service.http.budget import Budget
 from softxent_service.http.cors import add_cors
+from softxent_service.http.direct import Direct
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluating import Evaluating
 from softxent_service.http.evaluation import EvaluationRoute
@@ -76,6 +78,13 @@ def create_app(
         telemetry=NO_TELEMETRY,
     )
     app.state.jobs = jobs = Jobs(settings)
+    served = protocol(evaluating, reader, settings)
+    evaluations = {
+        f"/v1/{evaluation.name}": EvaluationRoute(evaluation, evaluating, reader, settings)
+        for evaluation in EVALUATIONS.values()
+    }
+    endpoints: dict[str, ASGIApp] = {**evaluations, **served.endpoints}
+    app.add_middleware(Direct, endpoints=endpoints, base_path=settings.base_path or "")
     if ring is not None:
         app.add_middleware(Bearer, ring=ring)
     app.add_middleware(Draining)
@@ -84,27 +93,18 @@ def create_app(
     app.add_middleware(Watching, telemetry=telemetry)
     telemetry.readings = partial(readings, gate, budget, readiness)
     add_problem_handlers(app)
-    served = protocol(evaluating, reader, settings)
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     app.include_router(fixture_routes(["GET", "HEAD"]))
     app.include_router(metrics_route(telemetry, ["GET", "HEAD"]))
     app.include_router(job_routes(jobs, readiness, settings, ["GET", "HEAD"]))
-    # First, so that no other route is tried before it.
+    posted: dict[str, ASGIApp] = {
+        # A POST to these is answered before it comes here; other methods are refused here.
+        **endpoints,
+        explain.PATH: explain.ExplainRoute(gate, reader, settings),
+        JOBS_PATH: SubmitRoute(jobs, reader, settings),
+    }
     app.router.routes[:0] = [
-        *(
-            Route(
-                f"/v1/{evaluation.name}",
-                EvaluationRoute(evaluation, evaluating, reader, settings),
-                methods=["POST"],
-            )
-            for evaluation in EVALUATIONS.values()
-        ),
-        Route(
-            explain.PATH,
-            explain.ExplainRoute(gate, reader, settings),
-            methods=["POST"],
-        ),
-        Route(JOBS_PATH, SubmitRoute(jobs, reader, settings), methods=["POST"]),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posted.items()),
         *served.routes,
     ]
     # FastAPI would document each of them twice, once as HEAD and with one name for both.

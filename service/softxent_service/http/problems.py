@@ -132,11 +132,16 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _failed)
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, library.SoftxentError)
+def refusal(error: library.SoftxentError) -> Response:
+    """Return the answer to a call that has raised `error`."""
     # The frames of its traceback hold the call's body, until the refusal is sent.
     error.__traceback__ = error.__context__ = None
     return problem_of(error)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, library.SoftxentError)
+    return refusal(error)
 
 
 async def _http(_request: Request, error: Exception) -> Response:

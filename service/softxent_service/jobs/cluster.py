@@ -24,6 +24,15 @@ WIDTH_SECONDS = 1.0
 HERE = "127.0.0.1:0"
 """Dask opens an HTTP port for every scheduler and worker, by default to all the world."""
 
+_NO_ROUTES: dict[str, Any] = {"routes": []}
+
+QUIET = {
+    "scheduler": {"http": _NO_ROUTES},
+    "worker": {"http": _NO_ROUTES, "profile": {"enabled": False}},
+    "admin": {"tick": {"interval": "1s"}, "system-monitor": {"interval": "10s"}},
+}
+"""Dask's own watching of itself, which nobody reads here, woke the process 100 times a second."""
+
 
 class ClusterLostError(Exception):
     """The scheduler is gone, and with it every task; what was committed stays."""
@@ -109,9 +118,7 @@ class Cluster:
 
     def _start(self) -> Any:
         if self._local is None:
-            routes: dict[str, Any] = {"routes": []}
-            settings = {"scheduler": {"http": routes}, "worker": {"http": routes}}
-            with dask.config.set({"distributed": _merged(settings)}):
+            with dask.config.set({"distributed": _merged(QUIET)}):
                 self._local = distributed.LocalCluster(
                     processes=False,
                     n_workers=1,

@@ -30,8 +30,9 @@ from softxent_service.jobs.specification import Specification
 
 logger = logging.getLogger("softxent.jobs")
 
-POLL_SECONDS = 0.1
-"""How often the queue is looked at; DBOS's own second would be most of the time of a small job."""
+POLL_SECONDS = 0.25
+"""How often the queue is looked at: 4 ms of the interpreter each time. DBOS's own second would
+be most of the time of a small job."""
 
 REPORT_SECONDS = 0.5
 """How often progress is written down, and looked whether the job was cancelled."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,12 @@ class Protocol:
     """Everything under `/v2` but health.
 
     Attributes:
-        routes: for the router, in the order in which they are tried.
+        endpoints: what evaluates, by its path; it is posted to.
+        routes: all others, in the order in which they are tried.
         documented: those of them that do something.
     """
 
+    endpoints: Mapping[str, InferRoute]
     routes: list[Route]
     documented: list[Documented]
 
@@ -64,19 +66,19 @@ def protocol(evaluating: Evaluating, reader: Reader, settings: Settings) -> Prot
     statistics = {name: ModelStatistics(name) for name in EVALUATIONS}
     built = _Routes(evaluating, reader, settings, statistics)
     shared = RegionRoutes(regions, reader, settings)
-    infer = [
-        Route(
-            f"/v2/models/{name}{version}/infer",
-            InferRoute(evaluation, evaluating, reader, settings, statistics[name], regions),
-            methods=["POST"],
-        )
+    infer = {
+        name: InferRoute(evaluation, evaluating, reader, settings, statistics[name], regions)
         for name, evaluation in EVALUATIONS.items()
+    }
+    endpoints = {
+        f"/v2/models/{name}{version}/infer": endpoint
+        for name, endpoint in infer.items()
         for version in ("", f"/versions/{VERSION}")
-    ]
+    }
     table = [*built.table(), *shared.table()]
     routes = [Route(path, do, methods=[method]) for method, path, _, do in table]
     documented = [Documented(method, path, told) for method, path, told, _ in table if told]
-    return Protocol([*infer, *routes], documented)
+    return Protocol(endpoints, routes, documented)
 
 
 class _Routes:
