@@ -12,7 +12,7 @@ from softxent import explain
 from softxent_client.wire import JSON, Limits, json_form
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
 from softxent_service.http.admission import Gate, Patience
-from softxent_service.http.answers import send_answer
+from softxent_service.http.answers import deliver
 from softxent_service.http.body import Body, Ceiling, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.negotiation import read_head, seconds_of
@@ -61,7 +61,7 @@ class ExplainRoute:
             text = await self._gate.run(
                 lambda: answer(body, settings.limits, reservation), patience, receive
             )
-            await send_answer(scope, send, JSON.encode(), [text], reservation.moved)
+            await deliver(scope, send, JSON.encode(), [text], reservation)
 
 
 def answer(body: Body, limits: Limits, reservation: Reservation) -> bytes:

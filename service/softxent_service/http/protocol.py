@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -161,7 +162,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self._loose = 0
         if self.cycle.response_complete:
             return
-        self.cycle.body += body
+        _append(self.cycle, body)
         if len(self.cycle.body) > READ_AHEAD_BYTES:
             self.flow.pause_reading()
         self.cycle.message_event.set()
@@ -277,6 +278,16 @@ class _Joining:
         if self._head is not None:
             head, self._head = self._head, None
             self._transport.write(head)
+
+
+def _append(cycle: Any, piece: bytes | memoryview) -> None:
+    """Add a piece to what waits; one piece alone, as most small bodies are, is not copied again."""
+    if not cycle.body:
+        cycle.body = bytes(piece)
+    else:
+        if isinstance(cycle.body, bytes):
+            cycle.body = bytearray(cycle.body)
+        cycle.body += piece
 
 
 def _rooted(target: bytes) -> bytes:
