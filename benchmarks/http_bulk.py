@@ -100,7 +100,7 @@ class Bulk:
                     own = threaded(f"{peer.title}, its own client", threads)
                     port = self._servers.port(name)
                     self.works[own] = self._stack.enter_context(
-                        triton_client(port, self._shape, threads)
+                        triton_client(port, self._shape, f"cross_entropy_{threads}")
                     )
 
 
@@ -110,10 +110,10 @@ def threaded(title: str, threads: int) -> str:
 
 
 @contextmanager
-def triton_client(port: int, shape: tuple[int, int], threads: int) -> Iterator[Work]:
+def triton_client(port: int, shape: tuple[int, int], model: str) -> Iterator[Work]:
     """Start Triton's own client, which calls when told to; end it."""
     command = [python_of("triton"), "triton_client.py", "--port", str(port)]
-    command += ["--model", f"cross_entropy_{threads}", "--shape", *map(str, shape)]
+    command += ["--model", model, "--shape", *map(str, shape)]
     with subprocess.Popen(
         command, cwd=PEERS, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

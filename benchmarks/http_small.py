@@ -62,14 +62,14 @@ def table(servers: Servers, case: Case, rounds: int, seconds: float, goals: Goal
     peers = _peers(servers, case)
     requests = {OURS: _ours(servers, case), **bare, **peers}
     progress(f"{case.title}: {len(requests)} servers, {rounds} rounds of {seconds} s")
-    loads = _loads(requests, case.connections, rounds, seconds)
-    _print(servers, case, loads, f"medians of {rounds} rounds of {seconds} s")
-    _judge(case, {name: load.a_second for name, load in loads.items()}, list(peers), goals)
+    found = loads(requests, case.connections, rounds, seconds)
+    _print(servers, case, found, f"medians of {rounds} rounds of {seconds} s")
+    _judge(case, {name: load.a_second for name, load in found.items()}, list(peers), goals)
 
 
 def _ours(servers: Servers, case: Case) -> tuple[int, bytes]:
     form = forms.OURS if case.kind == "binary" else forms.OURS_JSON
-    return _checked(OURS, servers.port(OURS), form, case.shape, 1)
+    return checked(OURS, servers.port(OURS), form, case.shape, 1)
 
 
 def _bare(servers: Servers, case: Case) -> Requests:
@@ -84,7 +84,7 @@ def _peers(servers: Servers, case: Case) -> Requests:
     """Return each peer's request; torch takes one thread for ten numbers whatever it is told."""
     threads = (1,) if case.shape == (1, 10) else (1, 2)
     return {
-        threaded(peer.title, number): _checked(
+        threaded(peer.title, number): checked(
             peer.title,
             servers.port(name),
             peer.binary if case.kind == "binary" else peer.json,
@@ -96,7 +96,7 @@ def _peers(servers: Servers, case: Case) -> Requests:
     }
 
 
-def _checked(
+def checked(
     name: str, port: int, form: forms.Form, shape: tuple[int, int], threads: int
 ) -> tuple[int, bytes]:
     """Return a port and a request, once the answer is seen to be right."""
@@ -107,7 +107,7 @@ def _checked(
     return port, b"".join(request)
 
 
-def _loads(requests: Requests, connections: int, rounds: int, seconds: float) -> dict[str, Load]:
+def loads(requests: Requests, connections: int, rounds: int, seconds: float) -> dict[str, Load]:
     """Return medians over the rounds, in each of which every server is asked."""
     found: dict[str, list[Load]] = {name: [] for name in requests}
     for _ in range(rounds):

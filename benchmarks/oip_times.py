@@ -1,7 +1,8 @@
 """What a call of the Open Inference Protocol costs beside the native one, and beside Triton's.
 
-One blocking connection a candidate; all take turns in one run, and figures are medians over the
-rounds. Triton takes part where `make bench-http` has set it up.
+One blocking connection a candidate, or eight that are never idle; all take turns in one run, and
+figures are medians over the rounds. Triton and its own client take part where `make bench-http` has
+set them up.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import http_forms as forms
 import httpx
 import numpy as np
 import orjson
-from http_bulk import THREADS, check, threaded
+from http_bulk import THREADS, check, threaded, triton_client
 from http_candidates import PEERS, is_answering
+from http_goals import Goals
+from http_small import checked, loads
 from raw import HEAD_BYTES, Bytes, RawConnection, request_head
 from servers import HOST, is_installed, peer, service
 from tables import print_table
@@ -31,11 +34,16 @@ from timing import medians
 import softxent
 
 SHAPES = ((1, 10), (32, 1_000), (256, 32_000), (1_024, 32_000))
+CLIENTS = 8
 CALLS = {(1, 10): 200, (32, 1_000): 100}
 """Calls of a round where one is too short to be timed."""
 
 PATH = "/v2/models/cross_entropy/infer"
 NATIVE, BINARY, TEXT, SHARED = "/v1, binary", "/v2, binary", "/v2, JSON", "/v2, shared memory"
+KERNEL = "the kernel alone, in this process"
+BY_CLIENT = "/v2, binary, by tritonclient"
+TRITON = PEERS["triton"].title
+TRITON_BY_CLIENT = f"{TRITON}, by tritonclient"
 TEXT_LOGITS = 1_000_000
 """More logits than this are not sent as JSON."""
 
@@ -133,6 +141,26 @@ class Calls:
         del gradient
         self.works[SHARED] = partial(self._repeat, connection, request)
 
+    def kernel(self) -> None:
+        """Add the evaluation by itself, out of one array into another."""
+        logits, labels = self._tensors["logits"], self._tensors["labels"]
+        out = {"gradient": np.zeros_like(logits)}
+        self.works[KERNEL] = partial(softxent.cross_entropy, logits, labels, out=out)
+
+    def triton(self, ours: int, triton: int) -> None:
+        """Add Triton's calls, and calls of either service by Triton's client."""
+        for threads in THREADS:
+            self.post(threaded(TRITON, threads), triton, forms.TRITON, threads)
+        if len(self._repeats) > 1:
+            return
+        asked = [(BY_CLIENT, ours, "cross_entropy")]
+        for threads in THREADS:
+            name = threaded(TRITON_BY_CLIENT, threads)
+            asked.append((name, triton, f"cross_entropy_{threads}"))
+        for name, port, model in asked:
+            client = triton_client(port, self._shape, model)
+            self.works[name] = self._stack.enter_context(client)
+
     def _connect(self, port: int) -> RawConnection:
         return self._stack.enter_context(closing(RawConnection(port, self._buffer)))
 
@@ -150,11 +178,41 @@ def measure(shape: tuple[int, int], ours: int, triton: int | None, rounds: int) 
         if shape[0] * shape[1] <= TEXT_LOGITS:
             calls.post(TEXT, ours, PROTOCOL_JSON)
         calls.shared(ours)
-        for threads in THREADS if triton else ():
-            name = threaded(PEERS["triton"].title, threads)
-            calls.post(name, triton or 0, forms.TRITON, threads)
+        calls.kernel()
+        if triton is not None:
+            calls.triton(ours, triton)
         repeats = CALLS.get(shape, 1)
         return {name: t / repeats for name, t in medians(calls.works, rounds).items()}
+
+
+def small(ours: int, triton: int | None, rounds: int, goals: Goals) -> None:
+    """Measure answers a second of the smallest batch on eight connections, and print them."""
+    asked = {
+        NATIVE: checked(NATIVE, ours, forms.OURS, SHAPES[0], 1),
+        BINARY: checked(BINARY, ours, PROTOCOL, SHAPES[0], 1),
+        TEXT: checked(TEXT, ours, PROTOCOL_JSON, SHAPES[0], 1),
+    }
+    if triton is not None:
+        asked[TRITON] = checked(TRITON, triton, forms.TRITON, SHAPES[0], 1)
+    rates = {name: load.a_second for name, load in loads(asked, CLIENTS, rounds, 2).items()}
+    print_table(
+        f"1 x 10 float32, {CLIENTS} clients, medians of {rounds} rounds of 2 s",
+        ["call", "answers a second", f"{NATIVE} over it"],
+        [[n, f"{rate:,.0f}", f"{rates[NATIVE] / rate:.2f}x"] for n, rate in rates.items()],
+    )
+    if triton is not None:
+        what = f"1 x 10, {CLIENTS} clients: {BINARY}, over {TRITON}"
+        goals.at_least(what, rates[BINARY] / rates[TRITON], 1.2)
+
+
+def judge(seconds: Mapping[str, float], goals: Goals) -> None:
+    """Hold the figures of the largest batch against their goals."""
+    goals.at_most(f"{SHARED}, over {KERNEL}", seconds[SHARED] / seconds[KERNEL], 1.3)
+    for other, own, goal in ((TRITON, BINARY, 3), (TRITON_BY_CLIENT, BY_CLIENT, 1.6)):
+        names = [name for name in seconds if name in [threaded(other, n) for n in THREADS]]
+        if names:
+            best = min(names, key=lambda name: seconds[name])
+            goals.at_least(f"{best}, over {own}", seconds[best] / seconds[own], goal)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -162,13 +220,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small batches only, two rounds")
     quick = parser.parse_args(arguments).quick
-    rounds = 2 if quick else 11
+    rounds, goals = 2 if quick else 11, Goals()
     with ExitStack() as stack:
         ours = stack.enter_context(service("--shared-memory")).port
         triton = None
         if is_installed("triton"):
             ready = is_answering(PEERS["triton"].binary)
             triton = stack.enter_context(peer("triton", ready)).port
+        small(ours, triton, 2 if quick else 5, goals)
         for shape in SHAPES[:2] if quick else SHAPES:
             seconds = measure(shape, ours, triton, rounds)
             print_table(
@@ -176,6 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ["call", "ms", f"over {NATIVE}"],
                 [[n, f"{t * 1e3:.3f}", f"{t / seconds[NATIVE]:.2f}x"] for n, t in seconds.items()],
             )
+        if not quick:
+            judge(seconds, goals)
+    goals.print()
 
 
 if __name__ == "__main__":
