@@ -1,8 +1,9 @@
-"""What Numba and the allocator are told about this machine."""
+"""What Numba, the allocator and the garbage collector are told about machine and process."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -40,6 +41,15 @@ def give_freed_memory_back() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LEAST_OF_ITS_OWN)
+
+
+def leave_out_of_collections() -> None:
+    """Have the garbage collector pass over all that is there now, which stays until the end.
+
+    To look through it took 0.1 s, in which no call was answered, once in 20,000 small calls.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def processor_level(machine: str, flags: set[str]) -> str | None:

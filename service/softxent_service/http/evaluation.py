@@ -21,7 +21,8 @@ from softxent_client.wire import (
 from softxent_client.wire.json_blocks import Reserve
 from softxent_service.http.admission import Patience
 from softxent_service.http.answers import Piece, deliver
-from softxent_service.http.body import Body, Ceiling, Reader
+from softxent_service.http.arriving import Ceiling
+from softxent_service.http.body import Body, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.evaluating import (
     ON_LOOP_BINARY,

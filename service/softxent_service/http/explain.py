@@ -13,7 +13,8 @@ from softxent_client.wire import JSON, Limits, json_form
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
 from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import deliver
-from softxent_service.http.body import Body, Ceiling, Reader
+from softxent_service.http.arriving import Ceiling
+from softxent_service.http.body import Body, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any

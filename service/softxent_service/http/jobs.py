@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from softxent_client.wire import JSON
 from softxent_service.http.admission import Patience
-from softxent_service.http.body import Ceiling, Reader
+from softxent_service.http.arriving import Ceiling
+from softxent_service.http.body import Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.errors import DeadlineError
 from softxent_service.http.job_requests import (

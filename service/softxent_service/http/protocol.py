@@ -27,6 +27,8 @@ READ_AHEAD_BYTES = 256 << 10
 125 ms at 256 KiB, 129 at 512, 142 to 160 at 4 MiB, whose copies leave the cache, and 142 at
 uvicorn's own 64 KiB, which pauses and resumes the socket more often."""
 
+WHOLE = "softxent.whole"
+"""Stands in the scope of a request whose body has come to its end: nothing is left to wait for."""
 
 LAST_SECONDS = 1
 """A stop leaves idle connections open for so long: a request may be on its way already, and the
@@ -172,6 +174,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._loose = 0
+        self.scope[WHOLE] = True  # type: ignore[literal-required]
         self.cycle.more_body = False
         self.cycle.message_event.set()
 

@@ -29,7 +29,7 @@ from softxent_service.http.jobs import Jobs
 from softxent_service.http.protocol import Bounds, plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.http.workers import Supervisor
-from softxent_service.machine import give_freed_memory_back
+from softxent_service.machine import give_freed_memory_back, leave_out_of_collections
 from softxent_service.settings import Settings
 from softxent_service.telemetry.logs import configure_logging
 from softxent_service.telemetry.telemetry import Telemetry
@@ -101,6 +101,7 @@ def _serve(
 
     def begin() -> None:
         jobs.resume()
+        leave_out_of_collections()
         when_ready()
 
     warming = Thread(target=_warm_up, args=(readiness, server, settings, begin), daemon=True)

@@ -17,7 +17,8 @@ from softxent_client.wire.oip_form import Output, Placed, Request
 from softxent_client.wire.schema import check_booleans
 from softxent_service.http.admission import Patience
 from softxent_service.http.answers import Piece, deliver
-from softxent_service.http.body import Body, Ceiling, Reader
+from softxent_service.http.arriving import Ceiling
+from softxent_service.http.body import Body, Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.errors import RegionError
 from softxent_service.http.evaluating import (

@@ -9,7 +9,8 @@ from starlette.requests import Request
 
 from softxent_client.wire import MalformedBodyError
 from softxent_service.http.admission import Patience
-from softxent_service.http.body import Ceiling, Reader
+from softxent_service.http.arriving import Ceiling
+from softxent_service.http.body import Reader
 from softxent_service.http.budget import Reservation
 from softxent_service.http.oip.head import read_infer_head
 from softxent_service.settings import Settings
