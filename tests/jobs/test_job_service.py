@@ -24,6 +24,7 @@ from softxent_service.jobs.errors import (
     LocationError,
     NumericsError,
     OutputInUseError,
+    QueueFullError,
     SpecificationError,
     StorageError,
     TransitionError,
@@ -350,13 +351,14 @@ def test_a_stop_ends_watching_and_gives_running_jobs_back(
 def test_every_error_of_jobs_has_a_status() -> None:
     from softxent_service.http.problems import status_of
 
-    errors = {
+    errors: dict[type[Exception], int] = {
         SpecificationError: 422,
         LocationError: 422,
         IdempotencyError: 422,
         StorageError: 422,
         OutputInUseError: 409,
         NumericsError: 409,
+        QueueFullError: 429,
         UnknownJobError: 404,
         TransitionError: 409,
         JobsUnavailableError: 503,
