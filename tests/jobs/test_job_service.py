@@ -351,7 +351,7 @@ def test_a_stop_ends_watching_and_gives_running_jobs_back(
 def test_every_error_of_jobs_has_a_status() -> None:
     from softxent_service.http.problems import status_of
 
-    errors: dict[type[Exception], int] = {
+    errors = {
         SpecificationError: 422,
         LocationError: 422,
         IdempotencyError: 422,
