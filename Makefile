@@ -46,7 +46,7 @@ test-proofs: .venv-proofs/.ready ## overload, cut off, stop and fuzz a running s
 	@echo "test-proofs: pytest tests/proofs -s $(ARGS)"
 	@.venv-proofs/bin/python -m pytest tests/proofs -s $(ARGS)
 
-test-operations: $(READY) ## have Prometheus scrape, wrk count, Node and Go call; needs those installed
+test-operations: $(READY) ## have Prometheus scrape, wrk count, Node, Go and R call; needs those installed
 	@echo "test-operations: pytest tests/operations $(ARGS)"
 	@$(BIN)/python -m pytest tests/operations $(ARGS)
 

@@ -19,7 +19,13 @@ from softxent_service.keys import new_key
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 OF_JOBS = ("distillation.py", "language_model.py", "ngrams.py")
-RUNNERS = {".py": [sys.executable], ".sh": ["bash"], ".mjs": ["node"], ".go": ["go", "run"]}
+RUNNERS = {
+    ".py": [sys.executable],
+    ".sh": ["bash"],
+    ".mjs": ["node"],
+    ".go": ["go", "run"],
+    ".R": ["Rscript"],
+}
 THERE = sorted(
     file.name
     for file in EXAMPLES.iterdir()

@@ -120,6 +120,13 @@ def test_every_verb_in_a_document_exists(document: str) -> None:
     assert named <= {"help", *VERBS}
 
 
+def test_contributors_are_told_every_verb_and_room() -> None:
+    document = text("CONTRIBUTING.md")
+    assert set(VERBS) <= set(re.findall(r"make ([a-z][a-z-]*)", document))
+    rooms = (ROOT / "service/softxent_service").rglob("__init__.py")
+    assert [room for room in rooms if f"{room.parent.name}/" not in document] == []
+
+
 @pytest.mark.parametrize("path", [".ci/run"])
 def test_scripts_can_be_executed(path: str) -> None:
     assert (ROOT / path).stat().st_mode & 0o111

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import ssl
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from load.figures import figures, read_objective
 from load.live import shown
 from load.loops import Load, Run
 from load.report import limits_of_the_client, page, verdicts, write
-from load.senders import CLIENTS
+from load.senders import CLIENTS, trusted
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m load", description=__doc__)
     made.add_argument("url", help="the service, such as http://127.0.0.1:8000")
     made.add_argument("--key", default=os.environ.get("SOFTXENT_KEY"), help="or SOFTXENT_KEY")
+    made.add_argument("--ca", type=Path, help="PEM file with whom an https service is believed")
     made.add_argument("--mix", type=make_cases, default=MIXED, help="default: %(default)s")
     made.add_argument("--seconds", type=float, default=10.0, help="default: %(default)s")
     made.add_argument("--rate", type=float, help="requests a second: an open loop")
@@ -44,9 +46,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-async def measure(given: argparse.Namespace) -> Load:
+async def measure(given: argparse.Namespace, trust: ssl.SSLContext) -> Load:
     """Put the load on."""
-    sender = CLIENTS[given.client](given.url, given.key, given.connections)
+    sender = CLIENTS[given.client](given.url, given.key, given.connections, trust)
     try:
         with shown(given.seconds) as watch:
             run = Run(sender, given.mix, watch)
@@ -57,10 +59,18 @@ async def measure(given: argparse.Namespace) -> Load:
         await sender.close()
 
 
-def check_reachable(url: str) -> None:
+def read_authorities(file: Path | None) -> ssl.SSLContext:
+    """Return whom an https service is believed; end where the file does not tell."""
+    try:
+        return trusted(file)
+    except OSError as error:
+        sys.exit(f"load: {file}: {error}")
+
+
+def check_reachable(url: str, trust: ssl.SSLContext) -> None:
     """End where nobody is ready at the URL."""
     try:
-        httpx.get(f"{url}/v2/health/ready", timeout=10).raise_for_status()
+        httpx.get(f"{url}/v2/health/ready", timeout=10, verify=trust).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         sys.exit(f"load: {url} is not ready: {error}")
 
@@ -68,8 +78,9 @@ def check_reachable(url: str) -> None:
 def main() -> None:
     """Measure, print, write, judge."""
     given = parser().parse_args()
-    check_reachable(given.url)
-    load = asyncio.run(measure(given))
+    trust = read_authorities(given.ca)
+    check_reachable(given.url, trust)
+    load = asyncio.run(measure(given, trust))
     found = figures(load.samples, load.seconds)
     told = ", ".join(f"{name} {value * 1e3:.2f} ms" for name, value in found.latency.items())
     print(f"{found.requests} requests, {found.rate:.1f} right answers/s, {told}")

@@ -7,7 +7,9 @@ one process it cannot find the service's limit with small calls, only with large
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -42,13 +44,28 @@ def headers_of(case: Case, key: str | None) -> dict[str, str]:
     return told if key is None else told | {"authorization": f"Bearer {key}"}
 
 
+def trusted(authorities: Path | None) -> ssl.SSLContext:
+    """Return whom an https service is believed: those of a PEM file, or whom httpx believes.
+
+    Raises:
+        OSError: the file cannot be read, or holds no certificates.
+    """
+    if authorities is None:
+        return httpx.create_ssl_context()
+    return ssl.create_default_context(cafile=authorities)
+
+
 class HttpxSender:
     """One httpx client with kept-alive connections."""
 
-    def __init__(self, url: str, key: str | None, connections: int) -> None:
+    def __init__(
+        self, url: str, key: str | None, connections: int, trust: ssl.SSLContext | None = None
+    ) -> None:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._key = key
-        self._client = httpx.AsyncClient(base_url=url, limits=limits, timeout=TIMEOUT_SECONDS)
+        self._client = httpx.AsyncClient(
+            base_url=url, limits=limits, timeout=TIMEOUT_SECONDS, verify=trust or trusted(None)
+        )
 
     async def send(self, case: Case) -> tuple[int, bytes]:
         """Return status and body."""
@@ -65,11 +82,13 @@ class HttpxSender:
 class RawSender:
     """Kept-alive connections of asyncio's own, which write one request and read one answer."""
 
-    def __init__(self, url: str, key: str | None, connections: int) -> None:
+    def __init__(
+        self, url: str, key: str | None, connections: int, trust: ssl.SSLContext | None = None
+    ) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "http":
-            raise ValueError("the raw client speaks plain http only")
-        self._host, self._port = parts.hostname or "", parts.port or 80
+        is_https = parts.scheme == "https"
+        self._host, self._port = parts.hostname or "", parts.port or (443 if is_https else 80)
+        self._trust = (trust or trusted(None)) if is_https else None
         self._key = key
         self._places = asyncio.Semaphore(connections)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -95,7 +114,7 @@ class RawSender:
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._idle:
             return self._idle.pop()
-        return await asyncio.open_connection(self._host, self._port, limit=1 << 20)
+        return await asyncio.open_connection(self._host, self._port, limit=1 << 20, ssl=self._trust)
 
     def _head(self, case: Case) -> bytes:
         told: Mapping[str, object] = {

@@ -1,4 +1,4 @@
-"""Which options go with which target: what does not apply is refused by name, never ignored."""
+"""Which options go with which batch: what does not apply is refused by name, never ignored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from softxent.options import Options
 
 
 def refuse_illegal(batch: Batch, options: Options) -> None:
-    """Refuse options that mean nothing for a batch's target, or contradict it.
+    """Refuse options that mean nothing for a batch's target or dtype, or contradict it.
 
     Raises:
         OptionError: an option does not apply.
@@ -33,6 +33,7 @@ def refuse_illegal(batch: Batch, options: Options) -> None:
     if options.tail == "bucket":
         _refuse_beside_bucket(batch, options)
     _refuse_outputs(batch, options)
+    _refuse_temperature(batch, options)
 
 
 def _refuse_beside_bucket(batch: Batch, options: Options) -> None:
@@ -48,3 +49,13 @@ def _refuse_outputs(batch: Batch, options: Options) -> None:
             raise OptionError(f"{name} is asked for without labels", field=name)
         if name in ("hessian_diagonal", PRODUCT) and options.softcap is not None:
             raise OptionError(f"{name} does not go with a softcap", field=name)
+
+
+def _refuse_temperature(batch: Batch, options: Options) -> None:
+    # Half the least positive float32 rounds to 0, and 0 times a logit of -inf is no number.
+    if batch.computed.itemsize == 4 and 1.0 / options.temperature <= 2.0**-150:
+        raise OptionError(
+            "temperature must be below 2^150, about 1.4e45, for logits computed in float32,"
+            f" not {options.temperature!r}",
+            field="temperature",
+        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softxent_client.client import AsyncClient, Client
+    from softxent_client.async_client import AsyncClient
+    from softxent_client.client import Client
     from softxent_client.errors import ServiceError, ServiceUnavailableError
 
 __all__ = ["AsyncClient", "Client", "ServiceError", "ServiceUnavailableError"]
 
+_MODULES = {"AsyncClient": "async_client", "Client": "client"}
 _EXTRA = ("httpx", "httpx_retries", "ml_dtypes", "orjson", "simdjson")
 
 
@@ -19,7 +21,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'softxent_client' has no attribute {name!r}")
     import importlib
 
-    module = "client" if name.endswith("Client") else "errors"
+    module = _MODULES.get(name, "errors")
     try:
         value = getattr(importlib.import_module(f"softxent_client.{module}"), name)
     except ModuleNotFoundError as missing:

@@ -12,7 +12,7 @@ import orjson
 
 from softxent_client.errors import ServiceError, ServiceUnavailableError
 from softxent_client.messages import PROBLEM, problem_error
-from softxent_client.shared import service_url
+from softxent_client.shared import Bearer, service_url
 
 PATH = "/v1/jobs"
 
@@ -27,11 +27,26 @@ Json = dict[str, Any]
 
 
 class Jobs:
-    """The jobs of the service at `base_url`; each is a dict, as the service's documents tell."""
+    """The jobs of the service at `base_url`; each is a dict, as the service's documents tell.
 
-    def __init__(self, base_url: str, *, headers: Mapping[str, str] | None = None) -> None:
+    Args:
+        key: what the service lets this client in by, for the scope `jobs`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         url = service_url(base_url)
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, headers=dict(headers or {}))
+        self._http = httpx.Client(
+            base_url=url,
+            timeout=TIMEOUT,
+            headers=dict(headers or {}),
+            auth=None if key is None else Bearer(key),
+        )
 
     def __enter__(self) -> Self:
         return self

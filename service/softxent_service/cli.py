@@ -8,7 +8,16 @@ import sys
 from types import FrameType
 
 NEEDED = (
-    *("fastapi", "typer", "uvicorn", "pydantic_settings", "httptools", "orjson", "simdjson"),
+    *(
+        "fastapi",
+        "fastapi_offline",
+        "typer",
+        "uvicorn",
+        "pydantic_settings",
+        "httptools",
+        "orjson",
+        "simdjson",
+    ),
     *("dask", "distributed", "dbos", "obstore", "prometheus_client", "structlog", "zarr"),
 )
 EXTRA = 'pip install "softxent[service]"'

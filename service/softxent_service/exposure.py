@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import sys
-from ipaddress import ip_address
 
 from softxent_service.keys import KeyRing, KeysError
-from softxent_service.settings import Settings
+from softxent_service.settings import Settings, is_loopback
 
 
 def key_ring(settings: Settings) -> KeyRing | None:
@@ -33,6 +32,4 @@ def refuse_exposure(listener: socket.socket, settings: Settings, ring: KeyRing |
 
 def is_local(listener: socket.socket) -> bool:
     """Tell whether only this machine can reach a socket."""
-    if listener.family == socket.AF_UNIX:
-        return True
-    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+    return listener.family == socket.AF_UNIX or is_loopback(listener.getsockname()[0])

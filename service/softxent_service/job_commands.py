@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from softxent import Options
 from softxent.errors import SoftxentError
-from softxent.evaluations import TENSORS
-from softxent_service.commands import app, checked, flag
-from softxent_service.http.openapi_options import TEXTS
+from softxent_service.commands import app
+from softxent_service.job_flags import takes, takes_job
 from softxent_service.machine import tell_numba
 from softxent_service.settings import Settings
 
@@ -26,105 +24,9 @@ __all__ = ["app"]
 STOPPED = 130
 """The exit status of a command that a signal stopped."""
 
-_LOGITS = Annotated[str, typer.Argument(help="Path or URL of the logits, .npy or Zarr v3.")]
-_LABELS = Annotated[str | None, typer.Argument(help="Path or URL of the labels.")]
-_OUTPUT = Annotated[str, typer.Option(help="Path or URL of the Zarr group to be made.")]
-_ON_ERROR = Annotated[
-    str,
-    typer.Option(metavar="[fail|skip]", help="What rows that are refused do: end the job, or not."),
-]
-
-
-def _job_flags(settings: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """Return annotation and default of each flag of a command that takes a job."""
-    from softxent_service.jobs.specification import JOB
-
-    tensors = {
-        name: (Annotated[str | None, typer.Option(help=f"Path or URL of {name}.")], None)
-        for name in TENSORS[2:]
-    }
-    defaults = dict.fromkeys(JOB.options) | {"outputs": "loss"}
-    options = {
-        name: (Annotated[str | None, typer.Option(help=_help(name), show_default=False)], None)
-        for name in defaults
-    }
-    fields = {name: Settings.model_fields[name] for name in settings}
-    own = {n: (flag(n, f), f.get_default(call_default_factory=True)) for n, f in fields.items()}
-    return {
-        "logits": (_LOGITS, inspect.Parameter.empty),
-        "labels": (_LABELS, None),
-        "output": (_OUTPUT, inspect.Parameter.empty),
-        "on_error": (_ON_ERROR, "fail"),
-        **tensors,
-        **options,
-        **own,
-    }
-
-
-def _help(name: str) -> str:
-    from softxent_service.jobs.specification import JOB
-
-    default = "loss" if name == "outputs" else Options.__dataclass_fields__[name].default
-    assert name in JOB.options
-    return f"{TEXTS[name]}  [default: {'none' if default is None else default}]"
-
-
-def _takes_job(
-    *settings: str, **extra: tuple[Any, Any]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of a job, those of some settings, and some of its own."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(**given: Any) -> None:
-            own = {name: given.pop(name) for name in settings}
-            rest = {name: given.pop(name) for name in extra}
-            try:
-                specification = _specification(given)
-                if own:
-                    rest["settings"] = checked(own)
-                command(specification, **rest)
-            except SoftxentError as error:
-                raise _refusal(error) from None
-
-        return _with_flags(run, {**_job_flags(settings), **extra}, command)
-
-    return decorate
-
-
-def _with_flags(
-    run: Callable[..., None], flags: dict[str, tuple[Any, Any]], command: Callable[..., None]
-) -> Callable[..., None]:
-    """Return a function that has flags, and the name and help of a command."""
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-            )
-            for name, (annotation, default) in flags.items()
-        ]
-    )
-    run.__annotations__ = {name: annotation for name, (annotation, _) in flags.items()}
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    return run
-
-
-def _specification(given: dict[str, Any]) -> Any:
-    from softxent_service.jobs.console import url_of
-    from softxent_service.jobs.specification import JOB, Specification
-
-    pairs = [(name, given[name]) for name in JOB.options if given[name] is not None]
-    tensors = {name: url_of(given[name]) for name in TENSORS if given[name] is not None}
-    options = Options.from_text(pairs, JOB)
-    return Specification.checked(tensors, url_of(given["output"]), options, given["on_error"])
-
-
-def _refusal(error: SoftxentError) -> typer.BadParameter:
-    hint = f"'{(error.field or '').replace('_', '-')}'" if error.field else None
-    return typer.BadParameter(str(error), param_hint=hint)
-
 
 @app.command()
-@_takes_job("threads", "dask_scheduler", "block_bytes")
+@takes_job("threads", "dask_scheduler", "block_bytes")
 def evaluate(specification: Any, settings: Settings) -> None:
     """Evaluate arrays at rest in this process, without a server.
 
@@ -160,24 +62,8 @@ def _told(problem: dict[str, Any]) -> str:
     return f"softxent: {problem['detail']}{f'; rows {rows}' if rows else ''}"
 
 
-def _takes(*settings: str) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
-    """Give a command the flags of some settings."""
-
-    def decorate(command: Callable[[Settings], None]) -> Callable[..., None]:
-        def run(**given: Any) -> None:
-            command(checked(given))
-
-        fields = {name: Settings.model_fields[name] for name in settings}
-        flags = {
-            n: (flag(n, f), f.get_default(call_default_factory=True)) for n, f in fields.items()
-        }
-        return _with_flags(run, flags, command)
-
-    return decorate
-
-
 @app.command()
-@_takes(
+@takes(
     "data",
     "roots",
     "database",
@@ -196,7 +82,7 @@ def runner(settings: Settings) -> None:
 
 
 @app.command()
-@_takes("dask_scheduler", "threads", "log_level")
+@takes("dask_scheduler", "threads", "log_level")
 def worker(settings: Settings) -> None:
     """Compute blocks of jobs for a Dask scheduler, until SIGTERM or SIGINT."""
     _run_role("run_worker", settings)
@@ -217,36 +103,47 @@ app.add_typer(job_app, name="job", help="Submit, show, list, watch and cancel jo
 
 _URL = Annotated[str, typer.Option(envvar="SOFTXENT_URL", help="Where the service is.")]
 _ID = Annotated[str, typer.Argument(help="The id of the job.")]
-_KEY = Annotated[
-    str | None, typer.Option(help="Idempotency key: the same key with the same job is one job.")
+_KEY_FILE = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SOFTXENT_KEY_FILE",
+        help="File of the key that the service lets in; without one SOFTXENT_KEY is the key itself."
+        " No flag takes a key, which everyone here could read in the list of processes.",
+    ),
+]
+_IDEMPOTENCY_KEY = Annotated[
+    str | None, typer.Option(help="The same word with the same job is one job.")
 ]
 _AT = "http://127.0.0.1:8000"
 
 
 @job_app.command("submit")
-@_takes_job(url=(_URL, _AT), key=(_KEY, None))
-def submit(specification: Any, url: str, key: str | None) -> None:
+@takes_job(url=(_URL, _AT), key_file=(_KEY_FILE, None), idempotency_key=(_IDEMPOTENCY_KEY, None))
+def submit(
+    specification: Any, url: str, key_file: Path | None, idempotency_key: str | None
+) -> None:
     """Submit a job over arrays below the service's roots, and print its id."""
-    with _jobs(url) as jobs:
-        typer.echo(jobs.submit(specification.to_json(), key=key)["id"])
+    with _jobs(url, key_file) as jobs:
+        typer.echo(jobs.submit(specification.to_json(), key=idempotency_key)["id"])
 
 
 @job_app.command("show")
-def show(job: _ID, url: _URL = _AT) -> None:
+def show(job: _ID, url: _URL = _AT, key_file: _KEY_FILE = None) -> None:
     """Show a job as JSON."""
-    with _jobs(url) as jobs:
+    with _jobs(url, key_file) as jobs:
         _print_job(jobs.show(job))
 
 
 @job_app.command("list")
 def list_jobs(
     url: _URL = _AT,
+    key_file: _KEY_FILE = None,
     state: Annotated[str, typer.Option(help="Only these states, separated by commas.")] = "",
     limit: Annotated[int, typer.Option(help="Most jobs that are listed.", min=1)] = 50,
 ) -> None:
     """List jobs, the newest first: id, state, when it came, rows done, output."""
     cursor = None
-    with _jobs(url) as jobs:
+    with _jobs(url, key_file) as jobs:
         while limit > 0:
             page = jobs.list(states=state, limit=min(limit, 500), cursor=cursor)
             for job in page["jobs"]:
@@ -258,9 +155,9 @@ def list_jobs(
 
 
 @job_app.command("watch")
-def watch(job: _ID, url: _URL = _AT) -> None:
+def watch(job: _ID, url: _URL = _AT, key_file: _KEY_FILE = None) -> None:
     """Follow a job until it ends; the exit status is 0 where it succeeded, else 1."""
-    with _jobs(url) as jobs:
+    with _jobs(url, key_file) as jobs:
         for news in jobs.watch(job):
             typer.echo(_line(news))
     if news["error"]:
@@ -269,21 +166,34 @@ def watch(job: _ID, url: _URL = _AT) -> None:
 
 
 @job_app.command("cancel")
-def cancel(job: _ID, url: _URL = _AT) -> None:
+def cancel(job: _ID, url: _URL = _AT, key_file: _KEY_FILE = None) -> None:
     """Cancel a job; what of its result is finished stays."""
-    with _jobs(url) as jobs:
+    with _jobs(url, key_file) as jobs:
         typer.echo(_line(jobs.cancel(job)))
 
 
 @contextmanager
-def _jobs(url: str) -> Iterator[Any]:
+def _jobs(url: str, key_file: Path | None) -> Iterator[Any]:
     from softxent_client.jobs import Jobs
 
     try:
-        with Jobs(url) as jobs:
+        with Jobs(url, key=_key(key_file)) as jobs:
             yield jobs
     except (SoftxentError, ValueError) as error:
         sys.exit(f"softxent: {error}")
+
+
+def _key(file: Path | None) -> str | None:
+    """Return the key that is sent, None without one."""
+    if file is None:
+        return os.environ.get("SOFTXENT_KEY") or None
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except UnicodeDecodeError:
+        # Its own message shows what it could not decode.
+        raise ValueError(f"{file}: it holds no key") from None
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from None
 
 
 def _print_job(job: dict[str, Any]) -> None:

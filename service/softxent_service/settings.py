@@ -205,6 +205,9 @@ class Settings(BaseSettings):
     running_jobs: int = Field(
         default=2, ge=1, le=1024, description="Jobs that one runner runs at a time."
     )
+    queued_jobs: int = Field(
+        default=10_000, ge=1, description="Most jobs that wait to be run; further ones are refused."
+    )
     dask_scheduler: str | None = Field(
         default=None,
         description="Dask scheduler that jobs run on, tcp://host:port; none: threads here.",

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from oracle import ALL, Array, exact
 
-from softxent import NonFiniteError, cross_entropy
+from softxent import (
+    NonFiniteError,
+    OptionError,
+    class_partials,
+    cross_entropy,
+    hessian_vector_product,
+    softmax,
+)
 
 FLOATS = [np.float32, np.float64]
 
@@ -148,6 +157,31 @@ def test_broken_rows_are_nan_throughout_at_any_scale(
     for name in ALL:
         assert np.isnan(getattr(result, name)[:3]).all(), name
         assert not np.isnan(getattr(result, name)[3]).any(), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("temperature", [2.0**150, 1e46, 1e308])
+def test_a_temperature_whose_inverse_is_0_is_refused(dtype: type, temperature: float) -> None:
+    """Such rows were no numbers: what fills lanes up is -inf, and 0 times that is none."""
+    logits: Array = np.array([[1, 2, -np.inf]], dtype)
+    calls: list[Callable[[], object]] = [
+        lambda: cross_entropy(logits, [0], temperature=temperature),
+        lambda: softmax(logits, temperature=temperature),
+        lambda: hessian_vector_product(logits, logits, [0], temperature=temperature),
+        lambda: class_partials(logits, [0], first_class=0, classes=3, temperature=temperature),
+    ]
+    for call in calls:
+        with pytest.raises(OptionError, match="below 2\\^150") as refused:
+            call()
+        assert refused.value.field == "temperature"
+
+
+@pytest.mark.parametrize(("dtype", "temperature"), [("float32", 1.4e45), ("float64", 1.7e308)])
+def test_the_highest_temperatures_make_classes_equal(dtype: str, temperature: float) -> None:
+    logits: Array = np.array([[1, 2, -np.inf], [1, 2, 3]], dtype)
+    result = cross_entropy(logits, [0, 0], temperature=temperature)
+    wanted = np.array([math.log(2), math.log(3)], dtype)
+    np.testing.assert_array_max_ulp(np.asarray(result.loss), wanted, 2)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

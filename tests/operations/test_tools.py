@@ -1,6 +1,6 @@
 """What operators use, on the real service: Prometheus scrapes it, wrk and h2load count it.
 
-Needs Debian's packages prometheus, wrk, nghttp2-client, nodejs and golang-go.
+Needs Debian's packages prometheus, wrk, nghttp2-client, nodejs, golang-go and r-base-core.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ from softxent_service.telemetry.metrics import METRICS
 GOOD = b'{"logits": [[20, 0]], "labels": [0]}'
 JSON = FORMS["json"]
 ROOT = Path(__file__).resolve().parents[2]
+RUNNERS = {".sh": ["bash"], ".mjs": ["node"], ".go": ["go", "run"], ".R": ["Rscript"]}
 SHOWN = {"counter": "{}_total", "gauge": "{}", "histogram": "{}_bucket"}
 
 
-@pytest.mark.parametrize("tool", ["prometheus", "promtool", "wrk", "h2load", "node", "go", "curl"])
+TOOLS = ("prometheus", "promtool", "wrk", "h2load", "node", "go", "Rscript", "curl")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
 def test_the_tool_is_there(tool: str) -> None:
     assert shutil.which(tool), f"{tool} is not installed"
 
@@ -113,10 +117,9 @@ def names(monitor: str) -> set[str]:
     return set(answer.json().get("data", []))
 
 
-@pytest.mark.parametrize("example", ["curl.sh", "fetch.mjs", "plain_http.go"])
+@pytest.mark.parametrize("example", ["curl.sh", "fetch.mjs", "plain_http.go", "plain_http.R"])
 def test_other_languages_call(example: str, service_url: str) -> None:
-    runner = {".sh": ["bash"], ".mjs": ["node"], ".go": ["go", "run"]}[Path(example).suffix]
-    command = [*runner, str(ROOT / "examples" / example), service_url]
+    command = [*RUNNERS[Path(example).suffix], str(ROOT / "examples" / example), service_url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stderr) == (0, "")
     assert "gradient" in done.stdout

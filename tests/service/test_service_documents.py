@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,7 +129,28 @@ def test_openapi_tells_how_deep_tensors_are(service_url: str) -> None:
     assert answer["count"] == {"type": "integer"}
 
 
-HEADED = ("/v1/info", "/v1/fixtures", "/v1/fixtures/labels-float32", "/docs")
+def test_the_page_of_the_documents_fetches_nothing_from_elsewhere(service_url: str) -> None:
+    page = httpx.get(f"{service_url}/docs")
+    assert page.headers["content-security-policy"].startswith("default-src 'self';")
+    named = re.findall(r"""(?:src|href)="([^"]*)"|url: '([^']*)'""", page.text)
+    urls = {first or second for first, second in named} - {"data:,"}
+    assert len(urls) == 3
+    assert not re.search(r"https?:|['\"]//", page.text)
+    for url in urls:
+        answer = httpx.get(f"{service_url}/{url}")
+        assert answer.status_code == 200, url
+    style = httpx.get(f"{service_url}/docs/swagger-ui.css")
+    assert not re.search(r"@import|url\((?!['\"]?data:)", style.text)
+    assert "SwaggerUIBundle" in httpx.get(f"{service_url}/docs/swagger-ui-bundle.js").text
+
+
+HEADED = (
+    "/v1/info",
+    "/v1/fixtures",
+    "/v1/fixtures/labels-float32",
+    "/docs",
+    "/docs/swagger-ui.css",
+)
 
 
 @pytest.mark.parametrize("path", [*HEADED, "/v2/health/live", "/v2/health/ready"])

@@ -140,7 +140,10 @@ def test_a_key_of_every_scope_opens_every_route(guarded: Guarded, path: str) -> 
     assert answer.status_code == 404 or path in NEEDED
 
 
-@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"])
+OPEN_DOCUMENTS = ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json")
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", *OPEN_DOCUMENTS])
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong"])
 def test_health_and_documents_are_open(
     guarded: Guarded, path: str, authorization: str | None

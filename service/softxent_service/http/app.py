@@ -18,6 +18,7 @@ from softxent_service.http.body import Reader
 from softxent_service.http.budget import Budget
 from softxent_service.http.cors import add_cors
 from softxent_service.http.direct import Direct
+from softxent_service.http.docs import docs_routes
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluating import Evaluating
 from softxent_service.http.evaluation import EvaluationRoute
@@ -74,6 +75,9 @@ def create_app(
         version=softxent.__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
+        # Its own pages fetch their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
         root_path=settings.base_path or "",
         telemetry=NO_TELEMETRY,
     )
@@ -97,6 +101,7 @@ def create_app(
     app.include_router(fixture_routes(["GET", "HEAD"]))
     app.include_router(metrics_route(telemetry, ["GET", "HEAD"]))
     app.include_router(job_routes(jobs, readiness, settings, ["GET", "HEAD"]))
+    app.router.routes.extend(docs_routes())
     posted: dict[str, ASGIApp] = {
         # A POST to these is answered before it comes here; other methods are refused here.
         **endpoints,

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from softxent_service.http.docs import PATHS as DOCS_PATHS
 from softxent_service.http.errors import ForbiddenError, UnauthorizedError
 from softxent_service.http.problems import problem_of
 from softxent_service.keys import Key, KeyRing
 from softxent_service.telemetry.record import record_of
 
-OPEN_PATHS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_PATHS = DOCS_PATHS | {"/openapi.json"}
 OPEN_PREFIXES = ("/v2/health/",)
 
 ANY_KEY_PATHS = frozenset({"/v1/info", "/v2", "/v2/"})

@@ -45,6 +45,7 @@ STATUSES: dict[type[Exception], int] = {
     jobs.StorageError: 422,
     jobs.OutputInUseError: 409,
     jobs.NumericsError: 409,
+    jobs.QueueFullError: 429,
     jobs.UnknownJobError: 404,
     jobs.TransitionError: 409,
     jobs.JobsUnavailableError: 503,
@@ -54,9 +55,15 @@ STATUSES: dict[type[Exception], int] = {
 FRAMEWORK_SLUGS = {404: "not-found", 405: "method-not-allowed", 500: "internal-error"}
 """What refusals are called that no error class of ours stands for."""
 
-RETRY_AFTER_SECONDS = {"not-ready": 5, "draining": 1, "overloaded": 1, "jobs-unavailable": 5}
+RETRY_AFTER_SECONDS = {
+    "not-ready": 5,
+    "draining": 1,
+    "overloaded": 1,
+    "jobs-unavailable": 5,
+    "queue-full": 30,
+}
 """A first start compiles for half a minute; a stop is over, or another service answers, soon, and
-calls in progress end in fractions of a second."""
+calls in progress end in fractions of a second; jobs take as long as they do."""
 
 _HEADERS: dict[int, dict[str, str]] = {
     # What is left of the body would be taken for the next request.

@@ -8,6 +8,7 @@ SoftxentError
 ├── StorageError             an array cannot be read or written, or is not what it says
 ├── OutputInUseError         the output holds another result, or a job is writing to it
 ├── NumericsError            a half-done job was begun with other numerics
+├── QueueFullError           as many jobs wait as may
 ├── UnknownJobError          no job has this id
 ├── TransitionError          the job is in a state that does not allow it
 └── JobsUnavailableError     the records of jobs cannot be reached
@@ -52,6 +53,20 @@ class NumericsError(SoftxentError):
     """A half-done job was begun with other numerics; its bits would be of two kinds."""
 
     slug = "numerics-changed"
+
+
+class QueueFullError(SoftxentError):
+    """As many jobs wait as may; a later try may succeed."""
+
+    slug = "queue-full"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs wait already, the most that may (queued_jobs)")
+        self.limit = limit
+
+    def details(self) -> dict[str, object]:
+        """Return limit_name and limit."""
+        return {**super().details(), "limit_name": "queued_jobs", "limit": self.limit}
 
 
 class UnknownJobError(SoftxentError):

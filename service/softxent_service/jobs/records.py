@@ -108,6 +108,20 @@ class Records:
             )
         return record
 
+    def holds(self, queued: int) -> bool:
+        """Whether so many jobs, or more, wait to be run."""
+        words = [word for word, state in STATES.items() if state == "queued"]
+        with self._reached() as client:
+            last = client.list_workflows(
+                name=WORKFLOW,
+                status=words,
+                offset=queued - 1,
+                limit=1,
+                load_input=False,
+                load_output=False,
+            )
+        return bool(last)
+
     def show(self, job_id: str) -> Record:
         """Return one record.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dbos import DBOS, DBOSConfig
+from dbos._error import DBOSAwaitedWorkflowCancelledError
 from dbos._serialization import PortableWorkflowError, WorkflowSerializationFormat
 
 from softxent.errors import SoftxentError
@@ -44,9 +45,12 @@ LEAVING_SECONDS = 30
 """How long a runner that stops waits for its blocks under way."""
 
 
+_TOLD = (PortableWorkflowError, DBOSAwaitedWorkflowCancelledError)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether DBOS tells more than that a job failed, which is told here in one line."""
-    return not (record.exc_info and isinstance(record.exc_info[1], PortableWorkflowError))
+    """Whether DBOS tells more than that a job failed or was cancelled, told here in one line."""
+    return not (record.exc_info and isinstance(record.exc_info[1], _TOLD))
 
 
 class Leaving(BaseException):
@@ -152,19 +156,20 @@ class Runner:
             specification = Specification.from_json(asked)
             job = accept(specification, self._roots, block_bytes)
             result = run_job(job, self._cluster, watched.report, watched.stops)
+            watched.end()
         except StoppedError:
-            self._leave(job_id)
+            self._leave(job_id, watched)
             raise PortableWorkflowError("it was cancelled", "Cancelled") from None
         except SoftxentError as error:
             raise _told(job_id, JobFailedError.of_error(error)) from None
         except JobFailedError as failed:
             raise _told(job_id, failed) from None
-        watched.last()
         logger.info("job %s succeeded", job_id)
         return result
 
-    def _leave(self, job_id: str) -> None:
-        if not self._leaving.is_set():
+    def _leave(self, job_id: str, watched: _Watch) -> None:
+        # Both may have come at once, and what was cancelled is not revived.
+        if watched.is_lost() or not self._leaving.is_set():
             logger.info("job %s was cancelled", job_id)
             return
         with contextlib.suppress(JobsUnavailableError):
@@ -195,22 +200,35 @@ class _Watch:
     def report(self, progress: Progress) -> None:
         """Take how far the job is; it is written down now and then, where that is possible."""
         self._progress = progress
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + REPORT_SECONDS
-        with contextlib.suppress(JobsUnavailableError):
-            self.last()
-            self._lost = not self._is_ours()
+        # Of a job that was cancelled by then, nothing is made a result.
+        is_last = progress.blocks_done == progress.blocks
+        if is_last or time.monotonic() >= self._next:
+            self._next = time.monotonic() + REPORT_SECONDS
+            self._look()
 
     def stops(self) -> bool:
         """Whether the job is not to be done here any more."""
         return self._lost or self._leaving.is_set()
 
-    def last(self) -> None:
-        """Write down how far the job is."""
-        if self._progress is not None:
-            with contextlib.suppress(JobsUnavailableError):
+    def end(self) -> None:
+        """Write down that the job is done.
+
+        Raises:
+            StoppedError: it was cancelled while its result was made whole.
+        """
+        if self.is_lost():
+            raise StoppedError
+
+    def is_lost(self) -> bool:
+        """Look whether the job is not this runner's any more."""
+        self._look()
+        return self._lost
+
+    def _look(self) -> None:
+        with contextlib.suppress(JobsUnavailableError):
+            if self._progress is not None:
                 self._records.report(self._job_id, self._progress)
+            self._lost = not self._is_ours()
 
     def _is_ours(self) -> bool:
         try:

@@ -7,6 +7,7 @@ import threading
 
 from softxent_service.jobs.acceptance import accept
 from softxent_service.jobs.cluster import Cluster
+from softxent_service.jobs.errors import QueueFullError
 from softxent_service.jobs.record import Record
 from softxent_service.jobs.records import Records, database_url
 from softxent_service.jobs.result import Result
@@ -27,6 +28,8 @@ class JobService:
         self.records = Records(database_url(settings.database, settings.data))
         self._roots = Roots(settings.root_urls)
         self._block_bytes = settings.block_bytes
+        self._queued_jobs = settings.queued_jobs
+        self._submitting = threading.Lock()
 
     def submit(self, members: object, key: str | None = None) -> Record:
         """Check a job and record it; with a key that came before, return that job.
@@ -35,11 +38,19 @@ class JobService:
             SoftxentError: the job is refused, or the records cannot be reached.
         """
         specification = Specification.from_json(members)
-        if key is not None and (found := self.records.find(key, specification)):
+        if found := self._found(key, specification):
             return found
         job = accept(specification, self._roots, self._block_bytes)
         Result(job).check()
-        return self.records.submit(job, self._block_bytes, key)
+        with self._submitting:
+            if self.records.holds(self._queued_jobs):
+                if found := self._found(key, specification):
+                    return found
+                raise QueueFullError(self._queued_jobs)
+            return self.records.submit(job, self._block_bytes, key)
+
+    def _found(self, key: str | None, specification: Specification) -> Record | None:
+        return None if key is None else self.records.find(key, specification)
 
     def close(self) -> None:
         """Close the connections."""

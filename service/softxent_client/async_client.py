@@ -1,0 +1,178 @@
+"""The client for asyncio, which differs from the other in how it sends and waits."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Self, Unpack
+
+import httpx
+import numpy.typing as npt
+from httpx_retries import RetryTransport
+
+from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
+from softxent.options import OptionKeywords, SoftmaxKeywords
+from softxent.results import CrossEntropyResult, Floats
+from softxent_client.errors import ServiceUnavailableError
+from softxent_client.messages import RECEIVED, Answer, Call, answer
+from softxent_client.shared import (
+    RETRIES,
+    TIMEOUT,
+    Encoding,
+    Shared,
+    Steps,
+    T,
+    Timeout,
+    connection_errors,
+    request,
+    retry_policy,
+    service_url,
+)
+
+
+class AsyncClient(Shared):
+    """`Client` for asyncio; the arguments and the methods are the same."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        encoding: Encoding = "binary",
+        timeout: Timeout = TIMEOUT,
+        retries: int = RETRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(encoding, key)
+        whole = _AsyncWholeAnswers(transport or httpx.AsyncHTTPTransport())
+        retrying = RetryTransport(whole, retry_policy(retries))
+        url = service_url(base_url)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=timeout, transport=retrying, auth=self._auth
+        )
+
+    async def cross_entropy(
+        self,
+        logits: npt.ArrayLike,
+        labels: npt.ArrayLike | None = None,
+        *,
+        target_probabilities: npt.ArrayLike | None = None,
+        target_indices: npt.ArrayLike | None = None,
+        target_log_probabilities: npt.ArrayLike | None = None,
+        class_weights: npt.ArrayLike | None = None,
+        row_weights: npt.ArrayLike | None = None,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[OptionKeywords],
+    ) -> CrossEntropyResult:
+        """Do what `Client.cross_entropy` does."""
+        return await self._run(self._cross_entropy_steps(locals()))
+
+    async def softmax(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Do what `Client.softmax` does."""
+        return await self._run(self._output_steps("probabilities", SOFTMAX, locals()))
+
+    async def log_softmax(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Do what `Client.log_softmax` does."""
+        return await self._run(self._output_steps("log_probabilities", SOFTMAX, locals()))
+
+    async def logsumexp(
+        self,
+        logits: npt.ArrayLike,
+        *,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[SoftmaxKeywords],
+    ) -> Floats:
+        """Do what `Client.logsumexp` does."""
+        return await self._run(self._output_steps("log_normalizer", SOFTMAX, locals()))
+
+    async def hessian_vector_product(
+        self,
+        logits: npt.ArrayLike,
+        vectors: npt.ArrayLike,
+        labels: npt.ArrayLike | None = None,
+        *,
+        target_probabilities: npt.ArrayLike | None = None,
+        target_indices: npt.ArrayLike | None = None,
+        target_log_probabilities: npt.ArrayLike | None = None,
+        class_weights: npt.ArrayLike | None = None,
+        row_weights: npt.ArrayLike | None = None,
+        class_mask: npt.ArrayLike | None = None,
+        **options: Unpack[OptionKeywords],
+    ) -> Floats:
+        """Do what `Client.hessian_vector_product` does."""
+        return await self._run(self._output_steps(PRODUCT, HESSIAN_VECTOR_PRODUCT, locals()))
+
+    async def info(self) -> dict[str, Any]:
+        """Do what `Client.info` does."""
+        return await self._run(self._info_steps())
+
+    async def explain(
+        self,
+        logits: npt.ArrayLike,
+        label: int | None = None,
+        *,
+        target_probabilities: npt.ArrayLike | None = None,
+    ) -> dict[str, Any]:
+        """Do what `Client.explain` does."""
+        return await self._run(self._explain_steps(logits, label, target_probabilities))
+
+    async def health(self) -> bool:
+        """Do what `Client.health` does."""
+        with suppress(ServiceUnavailableError):
+            return await self._run(self._health_steps())
+        return False
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        reply: Any = None
+        while True:
+            try:
+                call = steps.send(reply)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            reply = await self._send(call)
+
+    async def _send(self, call: Call) -> Answer:
+        with connection_errors():
+            return answer(await self._http.send(request(self._http, call), stream=True))
+
+
+class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
+    """Does what the other client's `_WholeAnswers` does."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._transport.handle_async_request(request)
+        body = response.extensions[RECEIVED] = bytearray()
+        try:
+            async for piece in response.aiter_raw():
+                body += piece
+        finally:
+            await response.aclose()
+        return response
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
