@@ -221,3 +221,16 @@ def test_more_connections_than_allowed_are_refused(transport: str) -> None:
             assert (status, slug(answer)) == (429, "overloaded")
         time.sleep(0.3)
         assert_alive(url)
+
+
+@pytest.mark.parametrize("transport", ["bulk", "plain"])
+def test_a_client_that_sends_all_before_it_reads_learns_why_it_is_refused(transport: str) -> None:
+    body = b"x" * (64 * MIB)
+    with running_service(f"--transport={transport}", "--connections=1") as url:
+        with connect(url), connect(url) as connection:
+            connection.sendall(head(len(body), BINARY))
+            connection.sendall(body)
+            status, answer = status_and_body(connection)
+            assert (status, slug(answer)) == (429, "overloaded")
+        time.sleep(0.3)
+        assert_alive(url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +19,7 @@ from softxent_service.http.errors import (
     MalformedRequestError,
     OverloadedError,
 )
+from softxent_service.http.joining import Joining
 from softxent_service.http.problems import problem_of, status_of, whole_answer
 from softxent_service.http.upgrades import head_without_offer
 
@@ -29,6 +30,11 @@ uvicorn's own 64 KiB, which pauses and resumes the socket more often."""
 
 WHOLE = "softxent.whole"
 """Stands in the scope of a request whose body has come to its end: nothing is left to wait for."""
+
+LINGERING_SECONDS, MOST_LINGERING = 2.0, 64
+"""How long what a refused client still sends is thrown away, by this many connections at a time. A
+socket that is closed before all is read is reset, and a client that sends first and reads then
+never sees why."""
 
 LAST_SECONDS = 1
 """A stop leaves idle connections open for so long: a request may be on its way already, and the
@@ -67,12 +73,14 @@ class HeadBoundProtocol(HttpToolsProtocol):
     answer and thrown away.
 
     Attributes:
+        lingering: the connections that were refused and are read on.
         _last: whether the service stops, and no request after the next will be answered.
         _loose: bytes that came since a head, a piece of a body or a message was complete.
         _head_size: bytes of the parsed lines of this message's head and trailers.
     """
 
     bounds: Bounds
+    lingering: ClassVar[set[HeadBoundProtocol]] = set()
     _last = False
     _loose = 0
     _head_size = 0
@@ -90,6 +98,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks, which would keep this object until they run out."""
         super().connection_lost(exc)
+        self.lingering.discard(self)
         self._unset_keepalive_if_required()
         self._stop_answer_clock()
 
@@ -113,6 +122,8 @@ class HeadBoundProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Parse what came; refuse what is no request or has too large a head."""
+        if self in self.lingering:
+            return
         self._loose += len(data)
         try:
             self._feed(data)
@@ -155,7 +166,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self.url = _rooted(self.url)
         super().on_headers_complete()
-        self.cycle.transport = _Joining(self.transport, self.loop)  # type: ignore[assignment]
+        self.cycle.transport = Joining(self.transport, self.loop)  # type: ignore[assignment]
         if self._last:
             self.cycle.keep_alive = False
 
@@ -234,53 +245,33 @@ class HeadBoundProtocol(HttpToolsProtocol):
             self.pipeline[0] = (cycle, refusal)  # type: ignore[assignment]
             self.flow.pause_reading()
         elif not self.transport.is_closing():
-            if not self._answer_begun():
+            if self._answer_begun():
+                self.transport.close()
+            else:
                 self.transport.write(whole_answer(error))
+                self._linger()
+
+    def _linger(self) -> None:
+        """Close once the client has ended its side, or has had time to read the refusal."""
+        # It counts no more as a connection, whose number may be what it was refused for.
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # What still ran on it has nobody to answer.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if len(self.lingering) >= MOST_LINGERING:
             self.transport.close()
+            return
+        self.lingering.add(self)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGERING_SECONDS, self.transport.close)
 
     def _answer_begun(self) -> bool:
         """Tell whether a refusal would land in or after the answer to the very request at fault."""
         cycle = self.cycle
         return cycle is not None and cycle.more_body and cycle.response_started
-
-
-class _Joining:
-    """A transport that sends the head of an answer together with what follows it at once.
-
-    Sent by themselves they are two system calls, and wake the client twice: a tenth of a small
-    call. A head that nothing follows in the same turn of the loop is not kept back.
-    """
-
-    __slots__ = ("_head", "_loop", "_sending", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head: bytes | None = None
-        self._sending: asyncio.Handle | None = None
-
-    def write(self, data: bytes | memoryview) -> None:
-        if self._sending is None:
-            self._head = bytes(data)
-            self._sending = self._loop.call_soon(self._send_head)
-        elif self._head is None:
-            self._transport.write(data)
-        else:
-            self._sending.cancel()
-            head, self._head = self._head, None
-            self._transport.writelines([head, data])
-
-    def close(self) -> None:
-        self._send_head()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def _send_head(self) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.write(head)
 
 
 def _append(cycle: Any, piece: bytes | memoryview) -> None:
