@@ -110,6 +110,19 @@ def test_second_process_compiles_nothing() -> None:
     assert python(REPORT, PACKAGE.parent, Path.home()) == "0"
 
 
+def test_machine_code_that_is_complete_is_read_and_not_written() -> None:
+    """An image holds it, and its root may be read-only."""
+    warm_up()
+
+    def written() -> dict[Path, int]:
+        directory = cache_directory()
+        return {path: path.stat().st_mtime_ns for path in (directory, *directory.iterdir())}
+
+    before = written()
+    assert python(REPORT, PACKAGE.parent, Path("/nonexistent")) == "0"
+    assert written() == before
+
+
 def test_cache_directory_is_named_after_every_source(root: Path) -> None:
     def directory() -> Path:
         module = runpy.run_path(str(root / "softxent" / "compiled" / "compilation.py"))
