@@ -30,7 +30,7 @@ COPY service service
 RUN tools/bin/uv build --quiet --wheel --no-build-isolation --python tools --offline \
     && tools/bin/uv pip install --quiet --offline --no-deps --link-mode copy --compile-bytecode \
         --python /opt/softxent dist/*.whl \
-    && rm -r /opt/softxent/lib/python3*/site-packages/numba/tests
+    && rm -r /opt/softxent/lib/python3*/site-packages/{numba,numpy/*}/tests
 # Machine code for the two levels of processors; which is read, cpuid tells at the start.
 RUN for level in x86-64-v3 x86-64-v4; do \
         NUMBA_CPU_NAME=$level NUMBA_CPU_FEATURES='' /opt/softxent/bin/python -c \
@@ -45,8 +45,8 @@ LABEL org.opencontainers.image.title="softxent" \
 # What parallel kernels run on; slim images lack it.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin softxent \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --no-create-home --home-dir /nonexistent softxent \
     && install -d -o 10001 -g 10001 /data
 COPY --from=build /opt/softxent /opt/softxent
 COPY deploy/entrypoint.sh /usr/local/bin/softxent-entrypoint
