@@ -24,18 +24,20 @@ RUN --mount=type=secret,id=ca_bundle,target=/run/ca_bundle,required=false \
         --require-hashes --constraints requirements.lock "$@"; } \
     && install --python /opt/softxent -r service.txt \
     && install --python tools -r hatchling.txt
-COPY README.md LICENSE ./
+# Machine code for two levels of processors; cpuid tells at the start which is read.
 COPY kernels kernels
+RUN for level in x86-64-v3 x86-64-v4; do \
+        NUMBA_CPU_NAME=$level NUMBA_CPU_FEATURES='' PYTHONPATH=kernels /opt/softxent/bin/python -c \
+        'from softxent.compiled.ahead import compile_all; compile_all(2)' || exit 1; \
+    done
+COPY README.md LICENSE ./
 COPY service service
 RUN tools/bin/uv build --quiet --wheel --no-build-isolation --python tools --offline \
     && tools/bin/uv pip install --quiet --offline --no-deps --link-mode copy --compile-bytecode \
         --python /opt/softxent dist/*.whl \
-    && rm -r /opt/softxent/lib/python3*/site-packages/{numba,numpy/*}/tests
-# Machine code for the two levels of processors; which is read, cpuid tells at the start.
-RUN for level in x86-64-v3 x86-64-v4; do \
-        NUMBA_CPU_NAME=$level NUMBA_CPU_FEATURES='' /opt/softxent/bin/python -c \
-        'from softxent.compiled.ahead import compile_all; compile_all(2)' || exit 1; \
-    done
+    && cd /opt/softxent/lib/python3*/site-packages \
+    && rm -r {numba,numpy/*}/tests \
+    && mv /build/kernels/softxent/compiled/__pycache__/kernels-* softxent/compiled/__pycache__/
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="softxent" \
