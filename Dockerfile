@@ -56,6 +56,7 @@ ENV PATH=/opt/softxent/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     SOFTXENT_HOST=0.0.0.0 \
+    SOFTXENT_PORT=8000 \
     SOFTXENT_DATA=/data
 USER 10001:10001
 WORKDIR /data
@@ -63,6 +64,6 @@ VOLUME /data
 EXPOSE 8000
 # Of the role serve; the others have nothing to ask, and switch it off.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-c", \
-    "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
+    "from os import environ; from urllib.request import urlopen; urlopen(f'http://127.0.0.1:{environ[\"SOFTXENT_PORT\"]}/v2/health/ready', timeout=4)"]
 ENTRYPOINT ["softxent-entrypoint"]
 CMD ["serve"]
