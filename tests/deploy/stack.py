@@ -88,7 +88,8 @@ class Stack:
         return bool(self.state(name)["Health"]["Status"] == "healthy")
 
     def logs(self, name: str) -> str:
-        return self.containers.run("podman", "logs", container(name), stderr=None)
+        """Return all that a container has said, on either stream."""
+        return self.containers.run("sh", "-c", f"podman logs {container(name)} 2>&1")
 
     def kill(self, name: str, number: int = 1) -> None:
         """Send SIGKILL to every process of a container."""
