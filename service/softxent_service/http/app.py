@@ -87,7 +87,7 @@ def create_app(
     served = protocol(evaluating, reader, settings)
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     app.include_router(fixture_routes(["GET", "HEAD"]))
-    app.include_router(metrics_route(telemetry, ["GET", "HEAD"]))
+    app.include_router(metrics_route(telemetry, jobs, ["GET", "HEAD"]))
     app.include_router(job_routes(jobs, readiness, settings, ["GET", "HEAD"]))
     # First, so that no other route is tried before it.
     app.router.routes[:0] = [
@@ -111,7 +111,7 @@ def create_app(
     documented = [
         small_routes(settings, readiness, ["GET"]),
         fixture_routes(["GET"]),
-        metrics_route(telemetry, ["GET"]),
+        metrics_route(telemetry, jobs, ["GET"]),
         job_routes(jobs, readiness, settings, ["GET"]),
     ]
     routes = [route for router in documented for route in router.routes]
