@@ -33,7 +33,9 @@ class Traffic:
         self._body = body
         self._headers = {
             "authorization": f"Bearer {stack.secret('client.key')}",
-            "content-type": "application/json" if body[:1] == b"{" else "application/vnd.safetensors",
+            "content-type": "application/json"
+            if body[:1] == b"{"
+            else "application/vnd.safetensors",
         }
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(clients)]

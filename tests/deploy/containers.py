@@ -39,7 +39,9 @@ STORAGE = '[storage]\ndriver = "overlay"\ngraphroot = "{0}/graph"\nrunroot = "{0
 def run(*command: str | Path, check: bool = True, **more: Any) -> str:
     """Run a program; return what it printed, and show what it complained of where it failed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
-    assert not check or done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+    assert not check or done.returncode == 0, (
+        f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+    )
     return done.stdout.strip()
 
 

@@ -28,7 +28,10 @@ class Stack:
         self.secrets = secrets
         self.services: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
         self.ports = {name: free_port() for name in ("SOFTXENT", "S3", "PROMETHEUS")}
-        images = {f"{name}_IMAGE": PARTS_IMAGE for name in ("HAPROXY", "POSTGRES", "SEAWEEDFS", "PROMETHEUS")}
+        images = {
+            f"{name}_IMAGE": PARTS_IMAGE
+            for name in ("HAPROXY", "POSTGRES", "SEAWEEDFS", "PROMETHEUS")
+        }
         ports = {f"{name}_PORT": str(port) for name, port in self.ports.items()}
         self.variables = {
             **images,

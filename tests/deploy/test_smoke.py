@@ -54,7 +54,11 @@ def test_bodies_of_64_mib_stream_through(stack: Stack) -> None:
 
 def test_both_replicas_answer(stack: Stack) -> None:
     for _ in range(20):
-        httpx.post(stack.url + PATH, content=JSON, headers={**bearer(stack), "content-type": "application/json"})
+        httpx.post(
+            stack.url + PATH,
+            content=JSON,
+            headers={**bearer(stack), "content-type": "application/json"},
+        )
     for name in ("api-1", "api-2"):
         assert '"route":"/v1/cross_entropy","status":200' in stack.logs(name)
 
