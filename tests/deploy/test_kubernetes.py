@@ -38,7 +38,10 @@ def test_it_is_valid_strictly(overlay: str, tmp_path: Path) -> None:
     own = [d for d in rendered(overlay) if not d["apiVersion"].startswith(OPERATORS)]
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(own))
     said = run(
-        TOOLS / "kubernetes-validate", "--strict", f"--kubernetes-version={VERSION}", tmp_path / "all.yaml"
+        TOOLS / "kubernetes-validate",
+        "--strict",
+        f"--kubernetes-version={VERSION}",
+        tmp_path / "all.yaml",
     )
     assert said.count("passed") == len(own)
 

@@ -49,6 +49,22 @@ def test_a_killed_part_loses_no_request_and_no_job(stack: Stack, arrays: Arrays,
     assert killed_under_way(stack, arrays, name) == 0
 
 
+def test_jobs_are_there_again_from_a_backup(stack: Stack, arrays: Arrays) -> None:
+    """As the runbook has it; in between the records are lost."""
+    job = arrays.submit("backed-up")
+    arrays.check(job, "backed-up")
+    database = ["exec", "-T", "postgres"]
+    stack.compose(*database, "sh", "-c", "pg_dump -U softxent -Fc softxent > /tmp/jobs.dump")
+    stack.compose("stop", "api-1", "api-2", "runner")
+    stack.compose(*database, "psql", "-q", "-U", "softxent", "-c", "drop schema dbos cascade")
+    restore = "pg_restore -U softxent -d softxent --clean --if-exists /tmp/jobs.dump"
+    stack.compose(*database, "sh", "-c", restore)
+    stack.compose("start", "api-1", "api-2", "runner")
+    wait_for(stack.ready, "the replicas")
+    arrays.check(job, "backed-up")
+    arrays.check(arrays.submit("after-restore"), "after-restore")
+
+
 def killed_under_way(stack: Stack, arrays: Arrays, name: str) -> int:
     """Kill the process of a part in the middle of a job; return how many requests were lost."""
     with Traffic(stack, CLIENTS) as traffic:
