@@ -64,7 +64,7 @@ test-chaos: .venv-parts/.ready ## the same, each killed 20 times; takes an hour
 
 test-deploy: .venv-deploy/.ready ## build the image, start all of deploy/, roll it over and kill it; needs root and podman
 	@echo "test-deploy: pytest tests/deploy $(ARGS)"
-	@.venv-deploy/bin/python -m pytest tests/deploy --timeout 900 $(ARGS)
+	@PYTHONPATH=tests/deploy:tests/parts .venv-deploy/bin/python -m pytest -p deployed tests/deploy -s --timeout 900 $(ARGS)
 
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"

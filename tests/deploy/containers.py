@@ -42,7 +42,7 @@ def run(*command: str | Path, check: bool = True, **more: Any) -> str:
     assert not check or done.returncode == 0, (
         f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
     )
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 class Containers:

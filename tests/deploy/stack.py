@@ -46,7 +46,7 @@ class Stack:
         self._beats = threading.Thread(target=self._beat, daemon=True)
 
     def compose(self, *arguments: str) -> str:
-        command = ["podman-compose", "-f", COMPOSE, "--in-pod=false", *arguments]
+        command = ["podman-compose", "-f", str(COMPOSE), "--in-pod=false", *arguments]
         return self.containers.run(*command, env=self.variables)
 
     def secret(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What kustomize makes of the overlays: valid to the letter, restricted, and one of them started."""
+"""What kustomize makes of the overlays: valid strictly, restricted, and one of them started."""
 
 from __future__ import annotations
 

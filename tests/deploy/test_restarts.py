@@ -26,7 +26,7 @@ def arrays(stack: Stack) -> Arrays:
 
 def test_replicas_are_replaced_without_a_lost_request(stack: Stack) -> None:
     before = {name: stack.state(name)["StartedAt"] for name in ("api-1", "api-2")}
-    compose = ["podman-compose", "-f", COMPOSE, "--in-pod=false"]
+    compose = ["podman-compose", "-f", str(COMPOSE), "--in-pod=false"]
     with Traffic(stack, CLIENTS) as traffic:
         time.sleep(1)
         stack.containers.run("sh", ROOT / "deploy" / "roll.sh", *compose, env=stack.variables)

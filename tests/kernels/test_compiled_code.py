@@ -15,6 +15,7 @@ import llvmlite.binding as llvm
 import pytest
 
 import softxent
+from softxent.compiled.compilation import cache_directory
 from softxent.compiled.loops import FORMS, rows_function
 from softxent.front import warm_up
 

@@ -1,17 +1,13 @@
-"""The image and the stack, made once for all tests that start something."""
+"""The image and the stack, made once for all tests that start something: fixtures, as a plugin."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "parts"))
-
 import figures
+import pytest
 from containers import Containers
 from stack import Stack, started
 
