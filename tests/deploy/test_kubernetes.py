@@ -88,7 +88,7 @@ def test_podman_plays_the_single_node(containers: Containers, tmp_path: Path) ->
             (container,) = document["spec"]["template"]["spec"]["containers"]
             container |= {"image": IMAGE, "imagePullPolicy": "Never"}
             container["ports"][0] |= {"hostPort": port, "hostIP": "127.0.0.1"}
-    (tmp_path / "all.yaml").write_text("---\n".join(map(json.dumps, played)))
+    (tmp_path / "all.yaml").write_text("\n---\n".join(map(json.dumps, played)))
     containers.podman("play", "kube", str(tmp_path / "all.yaml"))
     try:
         url = f"http://127.0.0.1:{port}"
