@@ -32,6 +32,7 @@ RUN for level in x86-64-v3 x86-64-v4; do \
     done
 COPY README.md LICENSE ./
 COPY service service
+# hadolint ignore=DL3003
 RUN tools/bin/uv build --quiet --wheel --no-build-isolation --python tools --offline \
     && tools/bin/uv pip install --quiet --offline --no-deps --link-mode copy --compile-bytecode \
         --python /opt/softxent dist/*.whl \

@@ -1,79 +1,17 @@
-"""What kustomize makes of the overlays: valid strictly, restricted, and one of them started."""
+"""The Deployment of one node, started by Podman."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import pytest
-import yaml
 from calls import JSON, PATH
-from containers import IMAGE, ROOT, TOOLS, Containers, run
+from containers import IMAGE, Containers
+from manifests import rendered
 from parts_support import free_port, wait_for
 
 from softxent_service.keys import new_key
-
-OVERLAYS = ROOT / "deploy" / "kubernetes" / "overlays"
-VERSION = "1.33"
-OPERATORS = "monitoring.coreos.com"
-Document = dict[str, Any]
-
-
-def rendered(overlay: str) -> list[Document]:
-    text = run(TOOLS / "kubectl", "kustomize", OVERLAYS / overlay)
-    return list(yaml.safe_load_all(text))
-
-
-def pods(overlay: str) -> Iterator[Document]:
-    for document in rendered(overlay):
-        if document["kind"] in ("Deployment", "StatefulSet"):
-            yield document["spec"]["template"]["spec"]
-
-
-@pytest.mark.parametrize("overlay", ["single-node", "cluster"])
-def test_it_is_valid_strictly(overlay: str, tmp_path: Path) -> None:
-    own = [d for d in rendered(overlay) if not d["apiVersion"].startswith(OPERATORS)]
-    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(own))
-    said = run(
-        TOOLS / "kubernetes-validate",
-        "--strict",
-        f"--kubernetes-version={VERSION}",
-        tmp_path / "all.yaml",
-    )
-    assert said.count("passed") == len(own)
-
-
-@pytest.mark.parametrize("overlay", ["single-node", "cluster"])
-def test_every_pod_keeps_to_the_restricted_profile(overlay: str) -> None:
-    for pod in pods(overlay):
-        assert pod["securityContext"]["runAsNonRoot"]
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        (container,) = pod["containers"]
-        assert container["resources"]["limits"]
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-
-
-def test_names_that_parts_know_each_other_by_exist() -> None:
-    documents = rendered("cluster")
-    ports = {
-        (d["metadata"]["name"], p["name"])
-        for d in documents
-        if d["kind"] == "Service"
-        for p in d["spec"].get("ports", ())
-    }
-    (monitor,) = (d for d in documents if d["kind"] == "ServiceMonitor")
-    assert ("softxent", monitor["spec"]["endpoints"][0]["port"]) in ports
-    (settings,) = (d for d in documents if d["metadata"]["name"].startswith("softxent-jobs"))
-    scheduler = settings["data"]["SOFTXENT_DASK_SCHEDULER"]
-    assert scheduler == "tcp://softxent-scheduler:8786"
-    assert ("softxent-scheduler", "dask") in ports
 
 
 def test_podman_plays_the_single_node(containers: Containers, tmp_path: Path) -> None:
