@@ -109,8 +109,9 @@ class Containers:
         self.podman("rm", "--all", "--force", "--volumes", "--time=2", check=False)
         self.podman("volume", "prune", "--force", check=False)
         self.podman("network", "prune", "--force", check=False)
-        for place in (self.folder / "graph" / "overlay", self.folder / "graph" / "containers"):
-            subprocess.run(["umount", "-q", place], check=False)
+        # What a build that was interrupted has left.
+        self.run("buildah", "rm", "--all", check=False)
+        self.run("umount", self.folder / "graph" / "overlay", check=False)
 
 
 def _mirror() -> str:
