@@ -62,6 +62,10 @@ test-chaos: .venv-parts/.ready ## the same, each killed 20 times; takes an hour
 	@echo "test-chaos: KILLS=20 pytest tests/parts -k survives $(ARGS)"
 	@KILLS=20 .venv-parts/bin/python -m pytest tests/parts -k survives $(ARGS)
 
+test-deploy: .venv-deploy/.ready ## build the image, start all of deploy/, roll it over and kill it; needs root and podman
+	@echo "test-deploy: pytest tests/deploy $(ARGS)"
+	@PYTHONPATH=tests/deploy:tests/parts .venv-deploy/bin/python -m pytest -p deployed tests/deploy -s --timeout 900 $(ARGS)
+
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
 	@$(BIN)/ruff check .

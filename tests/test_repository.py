@@ -29,6 +29,7 @@ VERBS = (
     "test-soak",
     "test-parts",
     "test-chaos",
+    "test-deploy",
     "lint",
     "fix",
     "bench",

@@ -15,6 +15,7 @@ import llvmlite.binding as llvm
 import pytest
 
 import softxent
+from softxent.compiled.compilation import cache_directory
 from softxent.compiled.loops import FORMS, rows_function
 from softxent.front import warm_up
 
@@ -108,6 +109,19 @@ def test_kernels_call_no_mathematical_library(dtype: str, form: str) -> None:
 def test_second_process_compiles_nothing() -> None:
     warm_up()
     assert python(REPORT, PACKAGE.parent, Path.home()) == "0"
+
+
+def test_machine_code_that_is_complete_is_read_and_not_written() -> None:
+    """An image holds it, and its root may be read-only."""
+    warm_up()
+
+    def written() -> dict[Path, int]:
+        directory = cache_directory()
+        return {path: path.stat().st_mtime_ns for path in (directory, *directory.iterdir())}
+
+    before = written()
+    assert python(REPORT, PACKAGE.parent, Path("/nonexistent")) == "0"
+    assert written() == before
 
 
 def test_cache_directory_is_named_after_every_source(root: Path) -> None:

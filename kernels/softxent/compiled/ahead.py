@@ -6,16 +6,13 @@ so, and half of that on two cores.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from numba.core.registry import cpu_target
-
 from softxent.compiled.checks import weight_loop
-from softxent.compiled.compilation import cache_directory
+from softxent.compiled.compilation import cache_directory, complete_stamp
 from softxent.compiled.loops import FORMS, KINDS, row_loop, rows_function
 
 HEAVY = tuple((kind, form) for form in FORMS for kind in ("float32", "float64"))
@@ -24,7 +21,7 @@ HEAVY = tuple((kind, form) for form in FORMS for kind in ("float32", "float64"))
 
 def compile_all(processes: int) -> None:
     """Compile or load every kernel; what is in no cache yet by so many processes at once."""
-    stamp = cache_directory() / f"complete-{_processor()}"
+    stamp = cache_directory() / complete_stamp()
     children = [] if stamp.exists() else _start_children(min(processes, len(HEAVY)))
     _compile_share(0, len(children) + 1)
     for child in children:
@@ -36,7 +33,8 @@ def compile_all(processes: int) -> None:
     for computed in ("float32", "float64"):
         for parallel in (False, True):
             weight_loop(computed, parallel=parallel)
-    stamp.touch()
+    if not stamp.exists():
+        stamp.touch()
 
 
 def _start_children(processes: int) -> list[subprocess.Popen[bytes]]:
@@ -58,12 +56,6 @@ def _start_children(processes: int) -> list[subprocess.Popen[bytes]]:
 def _compile_share(number: int, processes: int) -> None:
     for kind, form in HEAVY[number::processes]:
         rows_function(kind, form)
-
-
-def _processor() -> str:
-    """Return a name for the processor that machine code is for."""
-    target = str(cpu_target.target_context.codegen().magic_tuple())
-    return hashlib.sha256(target.encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import llvmlite
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.registry import cpu_target
 
 compile_events = 0
 """How many kernels this process compiled because no cached machine code was found."""
@@ -66,9 +67,10 @@ def address_of(dispatcher: Any) -> int:
 
 @functools.cache
 def cache_directory() -> Path:
-    """Return the first writable directory for machine code.
+    """Return the first directory for machine code that is complete or can be written to.
 
-    Beside the sources, else under the user's cache directory, else a temporary one.
+    Beside the sources, else under the user's cache directory, else a temporary one. One that holds
+    every kernel for this processor is never written to, so it may be read-only: an image's.
     """
     candidates = (
         Path(__file__).parent / "__pycache__",
@@ -76,6 +78,8 @@ def cache_directory() -> Path:
     )
     for parent in candidates:
         directory = parent / _key()
+        if (directory / complete_stamp()).exists():
+            return directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=directory).close()
@@ -83,6 +87,13 @@ def cache_directory() -> Path:
             continue
         return directory
     return Path(tempfile.mkdtemp(prefix="softxent-"))
+
+
+@functools.cache
+def complete_stamp() -> str:
+    """Return the name of the file that says that every kernel for this processor is there."""
+    target = str(cpu_target.target_context.codegen().magic_tuple())
+    return f"complete-{hashlib.sha256(target.encode()).hexdigest()[:16]}"
 
 
 @functools.cache

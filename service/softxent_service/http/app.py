@@ -99,7 +99,7 @@ def create_app(
     add_problem_handlers(app)
     app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
     app.include_router(fixture_routes(["GET", "HEAD"]))
-    app.include_router(metrics_route(telemetry, ["GET", "HEAD"]))
+    app.include_router(metrics_route(telemetry, jobs, ["GET", "HEAD"]))
     app.include_router(job_routes(jobs, readiness, settings, ["GET", "HEAD"]))
     app.router.routes.extend(docs_routes())
     posted: dict[str, ASGIApp] = {
@@ -116,7 +116,7 @@ def create_app(
     documented = [
         small_routes(settings, readiness, ["GET"]),
         fixture_routes(["GET"]),
-        metrics_route(telemetry, ["GET"]),
+        metrics_route(telemetry, jobs, ["GET"]),
         job_routes(jobs, readiness, settings, ["GET"]),
     ]
     routes = [route for router in documented for route in router.routes]

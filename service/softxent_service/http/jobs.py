@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from softxent.errors import SoftxentError
 from softxent_client.wire import JSON
 from softxent_service.http.admission import Patience
 from softxent_service.http.arriving import Ceiling
@@ -55,6 +56,9 @@ CALLS = 8
 
 POLL_SECONDS = 0.5
 """How often a job that is watched is looked at."""
+
+COUNT_SECONDS = 2.0
+"""How long it may take to count jobs; the first time imports what they need, and takes longer."""
 
 SILENCE_SECONDS = 15.0
 """How often a watched job without news says so, for whoever closes idle connections."""
@@ -99,6 +103,19 @@ class Jobs:
                 self._host.close()
             if self._service is not None:
                 self._service.close()
+
+    async def active(self) -> Mapping[str, int]:
+        """Return how many jobs are queued and running; nothing where there are no records of any.
+
+        Who counts must not wait for a database: what is not told in time is told the next time.
+        """
+        settings = self._settings
+        if not (self._service or settings.database or (settings.data / "jobs.sqlite").exists()):
+            return {}
+        try:
+            return await self.ask(lambda service: service.records.active(), COUNT_SECONDS)
+        except SoftxentError:
+            return {}
 
     async def ask(self, question: Callable[[JobService], T], seconds: float) -> T:
         """Return what the service answers, asked in a thread.

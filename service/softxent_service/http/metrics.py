@@ -6,13 +6,14 @@ from fastapi import APIRouter, Request, Response
 
 from softxent_service.http.admission import Gate
 from softxent_service.http.budget import Budget
+from softxent_service.http.jobs import Jobs
 from softxent_service.http.readiness import Readiness
 from softxent_service.telemetry.telemetry import Telemetry
 
 PATH = "/metrics"
 
 
-def metrics_route(telemetry: Telemetry, methods: list[str]) -> APIRouter:
+def metrics_route(telemetry: Telemetry, jobs: Jobs, methods: list[str]) -> APIRouter:
     """Return the route, answering to `methods`."""
     router = APIRouter(tags=["service"])
 
@@ -20,8 +21,9 @@ def metrics_route(telemetry: Telemetry, methods: list[str]) -> APIRouter:
         PATH, methods=methods, summary="Counts of requests, for Prometheus", response_class=_Text
     )
     async def metrics(request: Request) -> Response:
+        active = await jobs.active()
         # On the event loop, where nothing is counted meanwhile: 1 ms, every 15 s or so.
-        text, media_type = telemetry.exposition(request.headers.get("accept", ""))
+        text, media_type = telemetry.exposition(request.headers.get("accept", ""), active)
         return Response(text, media_type=media_type)
 
     return router

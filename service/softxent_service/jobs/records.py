@@ -10,6 +10,7 @@ import hashlib
 import logging
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,10 @@ STATES: dict[str, State] = {
     "CANCELLED": "cancelled",
 }
 """A job's state by DBOS's word."""
+
+
+MOST_COUNTED = 10_000
+"""Jobs that are counted for who watches; beyond that it is enough to know that there are many."""
 
 
 class Records:
@@ -159,6 +164,16 @@ class Records:
         if cursor and cursor.created == last:
             passed += cursor.passed
         return Page(records, Cursor(last, passed).to_text())
+
+    def active(self) -> dict[str, int]:
+        """Return how many jobs are queued and how many run; together at most `MOST_COUNTED`."""
+        words = [word for word, state in STATES.items() if state in ("queued", "running")]
+        with self._reached() as client:
+            found = client.list_workflows(
+                name=WORKFLOW, status=words, limit=MOST_COUNTED, load_input=False, load_output=False
+            )
+        counted = Counter(STATES[status.status] for status in found)
+        return {"queued": counted["queued"], "running": counted["running"]}
 
     def cancel(self, job_id: str) -> Record:
         """Cancel a job, and return it.

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal
 
-from softxent_service.telemetry.record import KERNEL, QUEUE, Record
+from softxent_service.telemetry.record import KERNEL, QUEUE, STAGES, Record
 
 BOUNDS = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -44,6 +44,9 @@ METRICS = {
     "softxent_kernel_seconds": Metric(
         "counter", "Time inside kernels, without waits for turns.", ("dtype",)
     ),
+    "softxent_stage_seconds": Metric(
+        "counter", "Time that evaluations spent in each stage.", ("stage",)
+    ),
     "softxent_queue_seconds": Metric("histogram", "Waits of large calls for places and turns."),
     "softxent_compilations": Metric(
         "counter", "Kernels compiled because no machine code was kept; none once ready."
@@ -58,6 +61,11 @@ METRICS = {
     "softxent_bytes_kept": Metric("gauge", "Bytes of buffers kept for later calls."),
     "softxent_ready": Metric("gauge", "Processes that are ready for evaluations."),
     "softxent_processes": Metric("gauge", "Processes that serve."),
+    "softxent_jobs": Metric(
+        "gauge",
+        "Jobs that are queued or running in the database, whichever service took them.",
+        ("state",),
+    ),
 }
 """Counters have `_total` behind their names when they are shown, histograms `_bucket` and so on."""
 
@@ -97,6 +105,8 @@ class Counts:
         if record.dtype is not None:
             counters["softxent_rows", route] += record.rows
             counters["softxent_kernel_seconds", record.dtype] += record.seconds[KERNEL]
+            for stage, seconds in zip(STAGES, record.seconds, strict=True):
+                counters["softxent_stage_seconds", stage] += seconds
         if record.seconds[QUEUE]:
             self.observe(("softxent_queue_seconds",), record.seconds[QUEUE])
 

@@ -89,15 +89,21 @@ class Telemetry:
         if self._lines is not None:
             self._lines.put(record)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all processes in the form that `accept` asks for, and its type."""
+    def exposition(self, accept: str, jobs: Mapping[str, int]) -> tuple[bytes, str]:
+        """Return the metrics of all processes in the form that `accept` asks for, and its type.
+
+        `jobs` says how many there are by state; they are no process's own and not added up.
+        """
         self._read()
+        together = Counts()
+        others = () if self._snapshots is None else self._snapshots.others()
+        for counts in (self.counts, *others):
+            together.add(counts)
+        for state, number in jobs.items():
+            together.gauges["softxent_jobs", state] = number
         if self._snapshots is None:
             # Memory and descriptors of one process say nothing where there are several.
-            return exposition(self.counts, accept, [ProcessCollector(registry=None)])
-        together = Counts()
-        for counts in (self.counts, *self._snapshots.others()):
-            together.add(counts)
+            return exposition(together, accept, [ProcessCollector(registry=None)])
         return exposition(together, accept)
 
     def write(self) -> None:
