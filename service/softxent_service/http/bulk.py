@@ -31,6 +31,10 @@ SHOWN_SECONDS = 1.0
 class Bulk(Protocol):
     """What a connection offers while a bulk request is served on it."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other client is connected."""
+
     async def fill(self, view: memoryview) -> int:
         """Wait for bytes of the body and return how many came, 0 at its end.
 
@@ -188,6 +192,10 @@ class _Exchange:
         self._protocol = protocol
         self._cycle = cycle
         self._length = length
+
+    @property
+    def alone(self) -> bool:
+        return len(self._protocol.connections) <= 1
 
     async def fill(self, view: memoryview) -> int:
         cycle = self._cycle
