@@ -27,17 +27,21 @@ COMMAND = (sys.executable, "-m", "softxent_service.cli", "serve")
 
 
 class Service:
-    """`softxent serve` on a free port; `environment` is added to that of this process."""
+    """`softxent serve` on a free port; `environment` is added to that of this process.
+
+    It has a data directory of its own: jobs that were left in another one would be gone on with.
+    """
 
     def __init__(self, *flags: str, command: tuple[str, ...] = COMMAND, **environment: str) -> None:
         # A file and not a pipe: nobody need read it for the service to go on.
         with tempfile.NamedTemporaryFile(delete=False) as log:
             self._log = Path(log.name)
+            self._data = tempfile.TemporaryDirectory()
             self.process = subprocess.Popen(
                 [*command, "--port", "0", *flags],
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **environment},
+                env={**os.environ, "SOFTXENT_DATA": self._data.name, **environment},
             )
 
     def log(self) -> str:
@@ -71,6 +75,7 @@ class Service:
         self.process.wait()
         log = self.log()
         self._log.unlink()
+        self._data.cleanup()
         assert not SECRET.search(log)
 
 

@@ -276,6 +276,8 @@ def test_the_list_is_cut_into_pages_and_filtered(url: str, arrays: Path) -> None
     ("query", "field"),
     [
         ("state=done", "state"),
+        ("state=", "state"),
+        ("state=queued,", "state"),
         ("limit=0", "limit"),
         ("limit=501", "limit"),
         ("limit=-1", "limit"),

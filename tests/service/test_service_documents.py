@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from service_support import assert_problem
 
 import softxent
 from softxent import option_values
@@ -260,3 +261,20 @@ def test_what_the_environment_says_of_the_processor_stays() -> None:
     environment = {"NUMBA_CPU_NAME": "generic"}
     tell_numba(environment, threads=3)
     assert environment == {"NUMBA_CPU_NAME": "generic", "NUMBA_NUM_THREADS": "3"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("OPTIONS", "/v1/jobs", "GET, HEAD, POST"),
+        ("GET", "/v1/cross_entropy", "POST"),
+        ("POST", "/v1/info", "GET, HEAD"),
+        ("DELETE", "/v2/models/cross_entropy/infer", "POST"),
+    ],
+)
+def test_another_method_is_refused_with_all_that_there_are(
+    service_url: str, method: str, path: str, allowed: str
+) -> None:
+    answer = httpx.request(method, service_url + path, verify=False)
+    assert_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == allowed

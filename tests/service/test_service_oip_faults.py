@@ -222,6 +222,9 @@ async def ask_unready() -> None:
         assert {one["state"] for one in index} == {"UNAVAILABLE"}
         asked = await client.post("/v2/repository/index", content=b'{"ready": true}')
         assert asked.json() == []
+        for text in (b'{"ready": {}}', b'{"ready": 1}', b'{"ready": null}'):
+            answer = await client.post("/v2/repository/index", content=text)
+            assert_problem(answer, 400, "malformed-body", "ready")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -96,31 +96,36 @@ def create_app(
         add_cors(app, settings.cors_origins)
     app.add_middleware(Watching, telemetry=telemetry)
     telemetry.readings = partial(readings, gate, budget, readiness)
-    add_problem_handlers(app)
-    app.include_router(small_routes(settings, readiness, ["GET", "HEAD"]))
-    app.include_router(fixture_routes(["GET", "HEAD"]))
-    app.include_router(metrics_route(telemetry, jobs, ["GET", "HEAD"]))
-    app.include_router(job_routes(jobs, readiness, settings, ["GET", "HEAD"]))
-    app.router.routes.extend(docs_routes())
     posted: dict[str, ASGIApp] = {
         # A POST to these is answered before it comes here; other methods are refused here.
         **endpoints,
         explain.PATH: explain.ExplainRoute(gate, reader, settings),
         JOBS_PATH: SubmitRoute(jobs, reader, settings),
     }
-    app.router.routes[:0] = [
-        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posted.items()),
-        *served.routes,
-    ]
+    own = [Route(path, endpoint, methods=["POST"]) for path, endpoint in posted.items()]
+    own += served.routes
+
+    def routers(methods: list[str]) -> list[APIRouter]:
+        return [
+            small_routes(settings, readiness, methods),
+            fixture_routes(methods),
+            metrics_route(telemetry, jobs, methods),
+            job_routes(jobs, readiness, settings, methods),
+        ]
+
+    included = routers(["GET", "HEAD"])
+    add_problem_handlers(app, [*own, *_routes(included)])
+    for router in included:
+        app.include_router(router)
+    app.router.routes.extend(docs_routes())
+    app.router.routes[:0] = own
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
-    documented = [
-        small_routes(settings, readiness, ["GET"]),
-        fixture_routes(["GET"]),
-        metrics_route(telemetry, jobs, ["GET"]),
-        job_routes(jobs, readiness, settings, ["GET"]),
-    ]
-    routes = [route for router in documented for route in router.routes]
-    document = describe_routes(app, routes, served.documented, settings.limits)
+    documented = _routes(routers(["GET"]))
+    document = describe_routes(app, documented, served.documented, settings.limits)
     telemetry.paths |= set(document["paths"])
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
+
+
+def _routes(routers: list[APIRouter]) -> list[Route]:
+    return [route for router in routers for route in router.routes if isinstance(route, Route)]

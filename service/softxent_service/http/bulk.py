@@ -28,12 +28,16 @@ SHOWN_SECONDS = 1.0
 """After this long, what has come of a piece is shown, so that slow bodies can be told from none."""
 
 
+LATELY_SECONDS = 0.05
+"""A client that has not asked for so long does not call without a pause, and may wait a little."""
+
+
 class Bulk(Protocol):
     """What a connection offers while a bulk request is served on it."""
 
     @property
     def alone(self) -> bool:
-        """Whether no other client is connected."""
+        """Whether no other connection has asked for anything lately."""
 
     async def fill(self, view: memoryview) -> int:
         """Wait for bytes of the body and return how many came, 0 at its end.
@@ -195,7 +199,10 @@ class _Exchange:
 
     @property
     def alone(self) -> bool:
-        return len(self._protocol.connections) <= 1
+        protocol = self._protocol
+        lately = protocol.loop.time() - LATELY_SECONDS
+        others = (other for other in protocol.connections if other is not protocol)
+        return all(other.asked_at < lately for other in others)  # type: ignore[union-attr]
 
     async def fill(self, view: memoryview) -> int:
         cycle = self._cycle

@@ -84,7 +84,7 @@ def read_list(query: bytes) -> Json:
         if name in given:
             raise SpecificationError(f"parameter {name} is given more than once", field=name)
         given[name] = text
-    states = [word for word in given.get("state", "").split(",") if word]
+    states = given["state"].split(",") if "state" in given else []
     for word in states:
         if word not in STATES:
             raise SpecificationError(

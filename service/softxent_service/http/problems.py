@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from softxent import errors as library
@@ -132,10 +134,13 @@ class _Problem(Response):
         await super().__call__(scope, receive, send)
 
 
-def add_problem_handlers(app: FastAPI) -> None:
-    """Make every refusal of `app`, whoever raises it, a problem document."""
+def add_problem_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
+    """Make every refusal of `app`, whoever raises it, a problem document.
+
+    `routes` are all that it has.
+    """
     app.add_exception_handler(library.SoftxentError, _refused)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, partial(_http, routes))
     app.add_exception_handler(Exception, _failed)
 
 
@@ -151,10 +156,14 @@ async def _refused(_request: Request, error: Exception) -> Response:
     return refusal(error)
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(routes: Sequence[Route], request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    status = error.status_code
-    return problem(status, FRAMEWORK_SLUGS[status], str(error.detail), headers=error.headers)
+    status, headers = error.status_code, error.headers
+    if status == 405:
+        # The framework tells the methods of the first route that has the path.
+        found = [r for r in routes if r.matches(request.scope)[0] is not Match.NONE]
+        headers = {"allow": ", ".join(sorted({m for r in found for m in r.methods or ()}))}
+    return problem(status, FRAMEWORK_SLUGS[status], str(error.detail), headers=headers)
 
 
 async def _failed(request: Request, _error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -74,6 +75,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
 
     Attributes:
         lingering: the connections that were refused and are read on.
+        asked_at: when the head of the last request was complete, by the loop's clock.
         _last: whether the service stops, and no request after the next will be answered.
         _loose: bytes that came since a head, a piece of a body or a message was complete.
         _head_size: bytes of the parsed lines of this message's head and trailers.
@@ -81,6 +83,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
 
     bounds: Bounds
     lingering: ClassVar[set[HeadBoundProtocol]] = set()
+    asked_at = -math.inf
     _last = False
     _loose = 0
     _head_size = 0
@@ -161,7 +164,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self._check_head(self._head_size)
         if self.parser.should_upgrade():
             return
-        self._loose, self._head_open = 0, False
+        self._loose, self._head_open, self.asked_at = 0, False, self.loop.time()
         self._unset_keepalive_if_required()
         if not self.url.startswith(b"/"):
             self.url = _rooted(self.url)

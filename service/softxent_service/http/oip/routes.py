@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from softxent.evaluations import EVALUATIONS
-from softxent_client.wire import NotSupportedError
+from softxent_client.wire import MalformedBodyError, NotSupportedError
 from softxent_service.http.body import Reader
 from softxent_service.http.errors import NotReadyError, UnknownModelError
 from softxent_service.http.evaluating import Evaluating
@@ -142,7 +142,9 @@ class _Routes:
 
     async def _index(self, request: Request) -> Response:
         given = await read_object(request, self._reader, self._settings)
-        ready_only = given.get("ready") is True
+        ready_only = given.get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise MalformedBodyError("ready must be true or false", field="ready")
         return JSONResponse(repository_index(self._readiness, ready_only=ready_only))
 
     async def _unknown(self, request: Request) -> Response:
