@@ -12,11 +12,10 @@ from hypothesis import settings
 
 from service_process import Service
 from softxent_service.jobs.cluster import Cluster
-from softxent_service.machine import tell_numba
-from softxent_service.settings import available_cores
+from softxent_service.machine import processors, tell_numba
 
 # The library here and the services share machine code, instead of compiling it for two targets.
-tell_numba(os.environ, available_cores())
+tell_numba(os.environ, processors())
 
 settings.register_profile(
     "many", max_examples=int(os.environ.get("PROOF_EXAMPLES", 10_000)), deadline=None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
-from collections.abc import MutableMapping
+import re
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 M_MMAP_THRESHOLD = -3
@@ -16,6 +18,31 @@ _LEVELS = (
     ("x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
     ("x86-64-v3", {"avx2", "fma", "bmi2"}),
 )
+
+
+def processors(root: Path = Path("/")) -> int:
+    """Return how many processors this process may use: what it may run on, and has time of.
+
+    Linux grants a container time by `cpu.max` of its cgroup (version 2) and those above it: more
+    threads than that stand still in the midst of a kernel. `root` is where files are looked for.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    most = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min([most, *_granted(root)])))
+
+
+def _granted(root: Path) -> Iterator[float]:
+    """Yield the processors that each cgroup of this process has time of, where it is bounded."""
+    own = root / "proc/self/cgroup"
+    path = re.search("^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
+    if path is None:
+        return
+    directory = root / "sys/fs/cgroup" / path[1]
+    for place in (directory, *directory.parents):
+        limit = place / "cpu.max"
+        quota, period = limit.read_text().split() if limit.is_file() else ("max", "")
+        if quota != "max":
+            yield int(quota) / int(period)
 
 
 def tell_numba(environment: MutableMapping[str, str], threads: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
@@ -12,17 +11,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from softxent_client.wire import Limits
+from softxent_service.machine import processors
 
 ENV_PREFIX = "SOFTXENT_"
 
 _DEFAULTS = Limits()
-
-
-def available_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _rooted(path: str | None) -> str | None:
@@ -71,7 +64,7 @@ class Settings(BaseSettings):
         description="Processes on the same address; all limits hold for each of them.",
     )
     threads: int = Field(
-        default_factory=available_cores,
+        default_factory=processors,
         ge=1,
         le=1024,
         description="Kernel threads, divided among the workers.",

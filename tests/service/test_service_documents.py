@@ -21,7 +21,7 @@ from softxent_client import wire
 from softxent_service.http import errors as http_errors
 from softxent_service.http.openapi import EVALUATION, REFUSALS
 from softxent_service.http.problems import STATUSES, status_of
-from softxent_service.machine import processor_level, tell_numba
+from softxent_service.machine import processor_level, processors, tell_numba
 from softxent_service.settings import Settings
 
 
@@ -261,6 +261,31 @@ def test_what_the_environment_says_of_the_processor_stays() -> None:
     environment = {"NUMBA_CPU_NAME": "generic"}
     tell_numba(environment, threads=3)
     assert environment == {"NUMBA_CPU_NAME": "generic", "NUMBA_NUM_THREADS": "3"}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "limits", "expected"),
+    [
+        ("0::/\n", {"": "max 100000"}, None),
+        ("0::/\n", {"": "100000 100000"}, 1),
+        ("0::/\n", {"": "50000 100000"}, 1),
+        ("0::/a/b\n", {"": "max 100000", "a": "150000 100000", "a/b": "max 100000"}, 1),
+        ("0::/not/there\n", {"": "100000 100000"}, 1),
+        ("4:cpu:/a\n0::/\n", {}, None),
+        ("0::/\n", {"": "6400000 100000"}, None),
+    ],
+)
+def test_threads_are_as_many_as_a_container_has_time_for(
+    tmp_path: Path, cgroup: str, limits: dict[str, str], expected: int | None
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    for name, limit in limits.items():
+        directory = tmp_path / "sys/fs/cgroup" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "cpu.max").write_text(f"{limit}\n")
+    cores = len(os.sched_getaffinity(0))
+    assert processors(tmp_path) == min(cores, expected or cores)
 
 
 @pytest.mark.parametrize(
