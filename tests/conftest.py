@@ -78,9 +78,12 @@ def shared_memory_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Threads of this process, for all jobs that run in it."""
+    """Threads of this process, for jobs that run in it.
+
+    They end with the module: Dask's draw random numbers, which Hypothesis takes for a strategy's.
+    """
     with Cluster(None, 2) as made:
         yield made
 

@@ -103,7 +103,7 @@ def create_app(
         JOBS_PATH: SubmitRoute(jobs, reader, settings),
     }
     own = [Route(path, endpoint, methods=["POST"]) for path, endpoint in posted.items()]
-    own += served.routes
+    own += [*served.routes, *docs_routes()]
 
     def routers(methods: list[str]) -> list[APIRouter]:
         return [
@@ -117,7 +117,6 @@ def create_app(
     add_problem_handlers(app, [*own, *_routes(included)])
     for router in included:
         app.include_router(router)
-    app.router.routes.extend(docs_routes())
     app.router.routes[:0] = own
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
     documented = _routes(routers(["GET"]))

@@ -10,7 +10,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 PATH = "/docs"
 
@@ -27,7 +27,7 @@ POLICY = (
 """Browsers fetch nothing from elsewhere under it; the page's own script is inline."""
 
 
-def docs_routes() -> list[BaseRoute]:
+def docs_routes() -> list[Route]:
     """Return the routes of the page and of its files."""
     return [Route(PATH, _page), *(Route(f"{PATH}/{name}", _file(name)) for name in (SCRIPT, STYLE))]
 
