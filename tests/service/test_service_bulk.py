@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -233,4 +234,23 @@ def test_a_client_that_sends_all_before_it_reads_learns_why_it_is_refused(transp
             status, answer = status_and_body(connection)
             assert (status, slug(answer)) == (429, "overloaded")
         time.sleep(0.3)
+        assert_alive(url)
+
+
+@pytest.mark.parametrize("transport", ["bulk", "plain"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_client_that_asked_twice_and_went_away_fails_nothing(
+    transport: str, *, reset: bool
+) -> None:
+    body, _ = called(80)
+    request = head(len(body), BINARY).replace(b"connection: close\r\n", b"") + body
+    # Its end is clean only if no failure was logged.
+    with running_service(f"--transport={transport}") as url:
+        for _ in range(30):
+            with connect(url) as connection:
+                connection.sendall(request + request)
+                time.sleep(0.005)
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         assert_alive(url)

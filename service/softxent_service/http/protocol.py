@@ -22,6 +22,7 @@ from softxent_service.http.errors import (
 )
 from softxent_service.http.joining import Joining
 from softxent_service.http.problems import problem_of, status_of, whole_answer
+from softxent_service.http.targets import rooted
 from softxent_service.http.upgrades import head_without_offer
 
 READ_AHEAD_BYTES = 256 << 10
@@ -76,6 +77,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
     Attributes:
         lingering: the connections that were refused and are read on.
         asked_at: when the head of the last request was complete, by the loop's clock.
+        _answered: the request that is answered, if any; `cycle` is the newest.
         _last: whether the service stops, and no request after the next will be answered.
         _loose: bytes that came since a head, a piece of a body or a message was complete.
         _head_size: bytes of the parsed lines of this message's head and trailers.
@@ -84,6 +86,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
     bounds: Bounds
     lingering: ClassVar[set[HeadBoundProtocol]] = set()
     asked_at = -math.inf
+    _answered: Any = None
     _last = False
     _loose = 0
     _head_size = 0
@@ -101,6 +104,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks, which would keep this object until they run out."""
         super().connection_lost(exc)
+        self._give_up()
         self.lingering.discard(self)
         self._unset_keepalive_if_required()
         self._stop_answer_clock()
@@ -167,11 +171,17 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self._loose, self._head_open, self.asked_at = 0, False, self.loop.time()
         self._unset_keepalive_if_required()
         if not self.url.startswith(b"/"):
-            self.url = _rooted(self.url)
+            self.url = rooted(self.url)
         super().on_headers_complete()
+        self._answered = self._answered or self.cycle
         self.cycle.transport = Joining(self.transport, self.loop)  # type: ignore[assignment]
         if self._last:
             self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        """Go on with the request that was sent ahead, if there is one."""
+        self._answered = self.pipeline[-1][0] if self.pipeline else None
+        super().on_response_complete()
 
     def on_body(self, body: bytes | memoryview) -> None:
         """Let a piece of a body wait for the application."""
@@ -254,15 +264,23 @@ class HeadBoundProtocol(HttpToolsProtocol):
                 self.transport.write(whole_answer(error))
                 self._linger()
 
+    def _give_up(self) -> None:
+        """Tell the application that nobody waits for its answer any more.
+
+        uvicorn tells it to the newest request, which where requests are sent ahead is not the one
+        that is answered.
+        """
+        for cycle in (self.cycle, self._answered):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
     def _linger(self) -> None:
         """Close once the client has ended its side, or has had time to read the refusal."""
         # It counts no more as a connection, whose number may be what it was refused for.
         self.connections.discard(self)
         self._unset_keepalive_if_required()
-        if self.cycle is not None and not self.cycle.response_complete:
-            # What still ran on it has nobody to answer.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._give_up()
         if len(self.lingering) >= MOST_LINGERING:
             self.transport.close()
             return
@@ -285,16 +303,3 @@ def _append(cycle: Any, piece: bytes | memoryview) -> None:
         if isinstance(cycle.body, bytes):
             cycle.body = bytearray(cycle.body)
         cycle.body += piece
-
-
-def _rooted(target: bytes) -> bytes:
-    """Return an absolute target with "/" where its path is empty (RFC 9110, 4.2.3).
-
-    Raises:
-        MalformedRequestError: it is no target.
-    """
-    try:
-        parsed = httptools.parse_url(target)
-    except httptools.HttpParserInvalidURLError:
-        raise MalformedRequestError("the request target is neither a path nor a URL") from None
-    return target if parsed.path else b"/?" + (parsed.query or b"")
