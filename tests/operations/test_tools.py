@@ -90,13 +90,16 @@ def prometheus(folder: Path, target: str, key: str) -> Iterator[str]:
 
 
 def test_a_real_prometheus_finds_every_series(tmp_path: Path) -> None:
-    scraping, calling = new_key("prometheus", ["metrics"]), new_key("caller", ["evaluate"])
+    scraping, calling = new_key("prometheus", ["metrics"]), new_key("caller", ["evaluate", "jobs"])
     lines = f"{scraping[1].line()};{calling[1].line()}"
     with (
         running_service(f"--keys={lines}") as url,
         prometheus(tmp_path, url.removeprefix("http://"), scraping[0]) as monitor,
     ):
-        send_some(url, {"authorization": f"Bearer {calling[0]}"})
+        authorization = {"authorization": f"Bearer {calling[0]}"}
+        send_some(url, authorization)
+        # Jobs are counted once anyone has asked for them.
+        httpx.get(f"{url}/v1/jobs", headers=authorization, timeout=60).raise_for_status()
         wanted = {SHOWN[metric.kind].format(name) for name, metric in METRICS.items()}
         deadline = time.monotonic() + 60
         found: set[str] = set()
