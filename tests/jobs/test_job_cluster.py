@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 
 import pytest
 
@@ -16,8 +17,14 @@ def test_nothing_listens_but_on_this_machine(cluster: Cluster) -> None:
     assert set(listening) <= {"127.0.0.1"}
 
 
-def test_a_scheduler_that_is_not_there_is_told() -> None:
+def test_a_scheduler_that_is_not_there_is_told_and_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
     with Cluster("tcp://127.0.0.1:1", 1) as nowhere, pytest.MonkeyPatch.context() as patch:
         patch.setattr("softxent_service.jobs.cluster.CONNECT_SECONDS", 0.3)
         with pytest.raises(ClusterLostError, match=r"no scheduler answers at tcp://127.0.0.1:1"):
             nowhere.client()
+    # Those that Dask has once for all of a process stay.
+    new = [t for t in threading.enumerate() if t not in before and not t.name.startswith("Dask-")]
+    for thread in new:
+        thread.join(timeout=20)
+    assert not any(thread.is_alive() for thread in new)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import dask.config
 import distributed
+from distributed.utils import LoopRunner
 
 logger = logging.getLogger("distributed")
 
@@ -55,6 +56,7 @@ class Cluster:
         self._threads = threads
         self._local: distributed.LocalCluster | None = None
         self._client: distributed.Client | None = None
+        self._loop: LoopRunner | None = None
         self._width, self._look_at = 1, 0.0
 
     def __enter__(self) -> Self:
@@ -80,13 +82,23 @@ class Cluster:
         logger.setLevel(logging.WARNING)
         try:
             address = self._scheduler or self._start()
-            self._client = distributed.Client(
-                address, timeout=CONNECT_SECONDS, set_as_default=False
-            )
+            self._client = self._connect(address)
         except (OSError, TimeoutError) as error:
             self._drop()
             raise ClusterLostError(f"no scheduler answers at {self._scheduler}: {error}") from None
         return self._client
+
+    def _connect(self, address: Any) -> distributed.Client:
+        self._loop = runner = LoopRunner()
+        runner.start()
+        try:
+            return distributed.Client(
+                address, timeout=CONNECT_SECONDS, set_as_default=False, loop=runner.loop
+            )
+        except BaseException:
+            # A client that cannot connect still counts as a user of its loop, whose thread stayed.
+            runner.loop.add_callback(runner.loop.stop)
+            raise
 
     def width(self) -> int:
         """Return how many tasks run at a time, at least 1, as it was a moment ago.
@@ -112,9 +124,12 @@ class Cluster:
 
     def _drop(self) -> None:
         client, self._client = self._client, None
+        loop, self._loop = self._loop, None
         if client is not None:
             with contextlib.suppress(Exception):
                 client.close(timeout=1)
+        if loop is not None:
+            loop.stop()
 
     def _start(self) -> Any:
         if self._local is None:
