@@ -93,10 +93,10 @@ class Batch:
         return computed_dtype(self.logits.dtype)
 
     @property
-    def has_more(self) -> bool:
-        """Whether anything stands beside logits and labels."""
+    def has_only_labels(self) -> bool:
+        """Whether nothing stands beside logits and labels."""
         beside = self.class_weights.size or self.row_weights.size or self.class_mask.size
-        return bool(beside or self.vectors.size or self.kinds - {"labels"})
+        return not (beside or self.vectors.size or self.kinds - {"labels"})
 
     @property
     def is_soft(self) -> bool:
@@ -151,9 +151,9 @@ def check_batch(
 
 def _others(given: Mapping[str, Any], logits: Floats, classes: int) -> dict[str, Any]:
     """Return all arrays of a batch but logits and labels, empty where they are not given."""
-    empties = _empties(computed_dtype(logits.dtype))
+    empty = empties(computed_dtype(logits.dtype))
     if given.keys() <= {"logits", "labels"}:
-        return empties
+        return empty
     leading = logits.shape[:-1]
     indices, log_probabilities = _top_k(given, leading)
     return {
@@ -168,7 +168,8 @@ def _others(given: Mapping[str, Any], logits: Floats, classes: int) -> dict[str,
 
 
 @functools.lru_cache(maxsize=2)
-def _empties(computed: np.dtype[Any]) -> dict[str, Any]:
+def empties(computed: np.dtype[Any]) -> dict[str, Any]:
+    """Return what stands for each array of a batch that is not given."""
     return {
         "target_probabilities": np.empty(0, computed),
         "target_indices": _NO_INTEGERS,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent import TILE
-from softxent.batch import Batch, computed_dtype, dtype_name, tile_sizes
+from softxent.batch import Batch, computed_dtype, dtype_name, empties, tile_sizes
 from softxent.compiled.task import BUCKET, NO_TAIL, RENORMALIZE, ShardTask, Task
 from softxent.evaluations import INTEGERS, OUTPUTS, PER_LOGIT
 from softxent.options import Options
@@ -23,8 +23,6 @@ Weights = npt.NDArray[np.float64]
 
 _TAILS = {"renormalize": RENORMALIZE, "bucket": BUCKET, "none": NO_TAIL}
 _NONE = np.empty(0)
-_NO_INTEGERS = np.empty(0, np.int64)
-_NO_MASK = np.empty(0, np.uint8)
 _NO_PATTERNS = np.empty(0, np.uint16)
 
 
@@ -63,7 +61,7 @@ def make_task(batch: Batch, options: Options, divisor: float, arrays: Arrays) ->
         "scale": options.scale,
         **{f"{name}_out": flat_bits(array) for name, array in arrays.items()},
     }
-    if batch.has_more:
+    if not batch.has_only_labels:
         changed |= _beside_labels(batch, options)
     task: Task = _of_labels(options, logits.dtype, classes)._replace(**changed)
     return task
@@ -76,21 +74,22 @@ def _of_labels(options: Options, dtype: np.dtype[Any], classes: int) -> Task:
     A task has some 50 fields. To fill them all anew took half of a small batch's time.
     """
     computed = computed_dtype(dtype)
+    empty = empties(computed)
     ignores, ignore_index = ignored(options)
     inverse, inverse_low = _inverse(options.temperature, computed)
     return Task(
         logits=flat_bits(np.empty(0, dtype)),
         bfloat16=dtype_name(dtype) == "bfloat16",
-        labels=_NO_INTEGERS,
-        row_weights=_NONE,
-        class_weights=_NONE,
+        labels=empty["target_indices"],
+        row_weights=empty["row_weights"],
+        class_weights=empty["class_weights"],
         other_weights=_NONE,
         tile_weights=tile_sizes(classes, TILE),
-        target=np.empty(0, computed),
+        target=empty["target_probabilities"],
         stored_target=_NO_PATTERNS,
-        target_indices=_NO_INTEGERS,
-        target_log_probabilities=_NONE,
-        mask=_NO_MASK,
+        target_indices=empty["target_indices"],
+        target_log_probabilities=empty["target_log_probabilities"],
+        mask=empty["class_mask"],
         masks_rows=False,
         classes=classes,
         entries=0,
@@ -107,8 +106,8 @@ def _of_labels(options: Options, dtype: np.dtype[Any], classes: int) -> Task:
         inverse_low=inverse_low,
         scale=options.scale,
         divisor=1.0,
-        vectors=np.empty(0, computed),
-        **_empties(dtype, computed),
+        vectors=empty["vectors"],
+        **_unwanted(dtype, computed),
     )
 
 
@@ -172,7 +171,7 @@ def make_shard_task(task: Task, batch: Batch, shard: ShardArrays) -> ShardTask:
 
 
 @functools.lru_cache(maxsize=8)
-def _empties(stored: np.dtype[Any], computed: np.dtype[Any]) -> Arrays:
+def _unwanted(stored: np.dtype[Any], computed: np.dtype[Any]) -> Arrays:
     """Return what stands for each output that is not wanted."""
     dtypes = {name: INTEGERS.get(name, computed) for name in OUTPUTS}
     dtypes |= dict.fromkeys(PER_LOGIT, stored)

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from starlette.types import Scope
 
+from softxent_service.http.bounds import Bounds
 from softxent_service.http.errors import ClientGoneError
-from softxent_service.http.protocol import READ_AHEAD_BYTES, Bounds, HeadBoundProtocol
+from softxent_service.http.protocol import READ_AHEAD_BYTES, HeadBoundProtocol
 
 EXTENSION = "softxent.bulk"
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from softxent.errors import SoftxentError
+from softxent_service.http.bounds import Bounds
 from softxent_service.http.errors import (
     DrainingError,
     HeadTimeoutError,
@@ -41,25 +40,6 @@ never sees why."""
 LAST_SECONDS = 1
 """A stop leaves idle connections open for so long: a request may be on its way already, and the
 client of one that is closed under it cannot know whether it was read."""
-
-
-def _untold(_status: int, _problem: str) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What a protocol refuses: larger request heads, more open connections, and slow readers.
-
-    Attributes:
-        answer_seconds: how long a client may take for what waits to be sent to it.
-        refused: is told the status and the problem of each refusal that no application sees.
-    """
-
-    head_bytes: int
-    connections: int
-    answer_seconds: float
-    refused: Callable[[int, str], None] = _untold
 
 
 def plain_protocol(bounds: Bounds) -> type[asyncio.Protocol]:

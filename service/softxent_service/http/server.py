@@ -24,9 +24,10 @@ from structlog.typing import Processor
 from softxent_service.exposure import key_ring, refuse_exposure
 from softxent_service.http.answers import PIECE_BYTES
 from softxent_service.http.app import create_app
+from softxent_service.http.bounds import Bounds
 from softxent_service.http.bulk import bulk_protocol
 from softxent_service.http.jobs import Jobs
-from softxent_service.http.protocol import Bounds, plain_protocol
+from softxent_service.http.protocol import plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
 from softxent_service.http.workers import Supervisor
 from softxent_service.machine import give_freed_memory_back, leave_out_of_collections
