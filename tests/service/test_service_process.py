@@ -167,8 +167,9 @@ def test_unix_domain_socket(start: Start, tmp_path: Path) -> None:
             left.bind(str(path))
 
 
-def test_https_by_certificate_files(start: Start, tmp_path: Path) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+def over_https(start: Start, folder: Path) -> tuple[Service, httpx.Client]:
+    """Start a service with a certificate; return it with a client that believes that."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(key), "-out", str(certificate)]
@@ -177,14 +178,33 @@ def test_https_by_certificate_files(start: Start, tmp_path: Path) -> None:
     url = service.wait_for(r"softxent on (https://\S+),")[1]
     service.wait_for("ready: ")
     context = ssl.create_default_context(cafile=str(certificate))
+    return service, httpx.Client(verify=context, base_url=url)
+
+
+def test_https_by_certificate_files(start: Start, tmp_path: Path) -> None:
+    service, client = over_https(start, tmp_path)
     tensors = batch(800, 1000)
-    with httpx.Client(verify=context, base_url=url) as client:
+    expected = softxent.cross_entropy(tensors["logits"], tensors["labels"])
+    with client:
         for _ in range(3):
             content = binary(tensors)
             answer = client.post(PATH, content=content, headers={"content-type": BINARY})
             assert answer.status_code == 200
-            expected = softxent.cross_entropy(tensors["logits"], tensors["labels"])
             assert np.array_equal(load(answer.content)["gradient"], np.asarray(expected.gradient))
+    assert service.end() == 0
+
+
+def test_a_large_answer_over_https_is_over_once_it_is_there(start: Start, tmp_path: Path) -> None:
+    service, client = over_https(start, tmp_path)
+    with client, httpx.Client(verify=False, base_url=client.base_url) as other:
+        for rows in (260, 300, 400, 4_000):
+            content = binary(batch(rows, 1000))
+            answer = client.post(PATH, content=content, headers={"content-type": BINARY})
+            assert answer.status_code == 200
+            # The connection stays open and still, as that of a client that thinks.
+            deadline = time.monotonic() + 10
+            while "softxent_bytes_in_flight 0.0\n" not in other.get("/metrics").text:
+                assert time.monotonic() < deadline, other.get("/metrics").text
     assert service.end() == 0
 
 

@@ -219,7 +219,8 @@ class _Exchange:
 
     async def flush(self) -> None:
         transport = self._protocol.transport
-        if transport.is_closing():
+        # With limits of 0 a TLS transport pauses the writing of nothing, and does not resume it.
+        if transport.is_closing() or not transport.get_write_buffer_size():
             return
         before = transport.get_write_buffer_limits()
         transport.set_write_buffer_limits(0)
