@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import json
 import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from service_support import GOOD, PATH, post
+from service_support import GOOD, PATH, batch, post
 
 from service_process import Service
+from softxent_service.telemetry.record import STAGES
 
 Start = Callable[..., Service]
 
@@ -68,12 +71,8 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-def attributes(span: Span) -> dict[str, str | int]:
-    found: dict[str, str | int] = {}
-    for attribute in span.attributes:
-        value = attribute.value
-        found[attribute.key] = value.string_value or value.int_value
-    return found
+def attributes(span: Span) -> dict[str, Any]:
+    return {a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in span.attributes}
 
 
 def taken(receiver: Receiver) -> list[Span]:
@@ -87,7 +86,8 @@ def test_a_caller_s_trace_goes_on_here(start: Start, receiver: Receiver) -> None
     service = start("--otlp-endpoint", receiver.url, "--trace-share=0")
     url = service.ready_url()
     told = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x_request_id": "traced"}
-    assert post(url, GOOD, **told).status_code == 200
+    large = {name: array.tolist() for name, array in batch(20, 1000).items()}
+    assert post(url, json.dumps(large).encode(), **told).status_code == 200
     unwanted = {"traceparent": f"00-{TRACE[::-1]}-{PARENT}-00"}
     assert post(url, GOOD, **unwanted).status_code == 200
     assert post(url, GOOD).status_code == 200
@@ -106,8 +106,12 @@ def test_a_caller_s_trace_goes_on_here(start: Start, receiver: Receiver) -> None
     assert attributes(whole)["softxent.dtype"] == "float32"
     assert attributes(refused)["error.type"] == "malformed-body"
     parts = [span for span in spans if span.parent_span_id == whole.span_id]
-    assert [part.name for part in parts] == ["read", "decode", "kernel", "encode"]
+    took = {name: attributes(whole)[f"softxent.{name}_ms"] for name in STAGES}
+    assert [part.name for part in parts] == [name for name in STAGES if took[name] >= 0.1]
+    assert {"decode", "encode"} <= {part.name for part in parts}
     for part in parts:
+        ms = (part.end_time_unix_nano - part.start_time_unix_nano) / 1e6
+        assert ms == pytest.approx(took[part.name], abs=1e-3)
         assert whole.start_time_unix_nano <= part.start_time_unix_nano
         assert part.start_time_unix_nano <= part.end_time_unix_nano <= whole.end_time_unix_nano
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from functools import lru_cache
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,10 +34,10 @@ class Bearer:
         self._app = app
         self._ring = ring
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or refuse it before a byte of its body is read."""
         app = self._refusal(scope) or self._app
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         path = scope["path"]
@@ -63,6 +64,7 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     return text if scheme.lower() == b"bearer" and 0 < len(text) <= LONGEST_KEY else None
 
 
+@lru_cache(maxsize=64)
 def needed_scope(path: str) -> str | None:
     """Return the scope that a path needs, None where any key will do."""
     if path in ANY_KEY_PATHS or path.startswith(ANY_KEY_PREFIXES):

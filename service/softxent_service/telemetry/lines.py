@@ -18,6 +18,8 @@ GATHERED_SECONDS = 0.05
 MOST_WAITING = 10_000
 """Lines kept while the log is not taken; further ones are dropped and counted."""
 
+_STAGE_FIELDS = [f"{stage}_ms" for stage in STAGES]
+
 LONGEST_AGENT = 100
 """Characters of what a client calls itself that are logged."""
 
@@ -88,11 +90,16 @@ def event_of(record: Record) -> dict[str, Any]:
         "agent": _agent(record),
     }
     if record.dtype is not None:
-        event |= {"rows": record.rows, "dtype": record.dtype}
-        for stage, seconds in zip(STAGES, record.seconds, strict=True):
-            event[f"{stage}_ms"] = round(seconds * 1e3, 3)
-    optional = {"problem": record.problem, "key": record.key, "trace": record.trace_id}
-    return event | {name: value for name, value in optional.items() if value is not None}
+        event["rows"], event["dtype"] = record.rows, record.dtype
+        for name, seconds in zip(_STAGE_FIELDS, record.seconds, strict=True):
+            event[name] = round(seconds * 1e3, 3)
+    if record.problem is not None:
+        event["problem"] = record.problem
+    if record.key is not None:
+        event["key"] = record.key
+    if record.trace_id is not None:
+        event["trace"] = record.trace_id
+    return event
 
 
 def _agent(record: Record) -> str:
