@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,11 +27,11 @@ def containers() -> Iterator[Containers]:
 
 
 @pytest.fixture(scope="session")
-def stack(containers: Containers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(containers: Containers) -> Iterator[Stack]:
     containers.build_parts()
-    folder = tmp_path_factory.mktemp("secrets")
-    for parent in (folder, *folder.parents):
-        if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
-            parent.chmod(0o755)
-    with started(containers, folder / "secrets") as running:
-        yield running
+    # Not below pytest's own, which another run of pytest closes to the containers' users.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with started(containers, folder / "secrets") as running:
+            yield running
