@@ -52,10 +52,11 @@ def _refuse_outputs(batch: Batch, options: Options) -> None:
 
 
 def _refuse_temperature(batch: Batch, options: Options) -> None:
-    # Half the least positive float32 rounds to 0, and 0 times a logit of -inf is no number.
-    if batch.computed.itemsize == 4 and 1.0 / options.temperature <= 2.0**-150:
+    # Logits 2^128 apart, whose difference is no float32, then still differ by more than 2^8 in the
+    # exponent, where the lesser one's share of a sum cannot be seen.
+    if batch.computed.itemsize == 4 and options.temperature >= 2.0**120:
         raise OptionError(
-            "temperature must be below 2^150, about 1.4e45, for logits computed in float32,"
+            "temperature must be below 2^120, about 1.3e36, for logits computed in float32,"
             f" not {options.temperature!r}",
             field="temperature",
         )
