@@ -15,6 +15,8 @@ from load.senders import FAILURES, Sender
 MOST_WAITING = 5_000
 """Requests without an answer, of an open loop; further ones are failures that were not sent."""
 
+NOT_SENT = "not sent"
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -81,7 +83,7 @@ class Run:
                         self._waiting += 1
                         tasks.create_task(self._one(at))
                     else:
-                        self._note(next(self._picks), at, at, "not sent")
+                        self._note(next(self._picks), at, at, NOT_SENT)
         return self.load
 
     async def _repeat(self, seconds: float) -> None:
