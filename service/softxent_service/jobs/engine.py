@@ -19,8 +19,9 @@ import distributed
 from distributed import KilledWorker
 from distributed.comm.core import CommClosedError
 
+import softxent
 from softxent.errors import SoftxentError
-from softxent_service.jobs.blocks import Fault, Outcome
+from softxent_service.jobs.blocks import Fault, Outcome, evaluate_block
 from softxent_service.jobs.cluster import Cluster, ClusterLostError, reached
 from softxent_service.jobs.divisor import find_divisor
 from softxent_service.jobs.failure import JobFailedError
@@ -116,9 +117,14 @@ class _Run:
         return (block for block in blocks if block not in self._tally.done)
 
     def send(self, client: distributed.Client, block: int) -> Future:
-        """Send a block."""
+        """Send a block: one task where rows are whole, which a graph makes 1.4 ms dearer."""
+        job, numerics = self._job, softxent.NUMERICS_VERSION
+        future: Future
         with reached():
-            future: Future = client.compute(block_graph(self._job, block), optimize_graph=False)
+            if job.plan.is_sharded:
+                future = client.compute(block_graph(job, block), optimize_graph=False)
+            else:
+                future = client.submit(evaluate_block, job, block, numerics, pure=False)
         return future
 
     def take(self, block: int, outcome: Outcome) -> Fault | None:

@@ -1,4 +1,4 @@
-"""The Dask graph of a block: one task where rows are whole, two steps where columns are cut.
+"""The Dask graph of a block whose columns are cut: partials of each, then the results of each.
 
 What a graph is run on is not known here.
 """
@@ -13,14 +13,11 @@ from softxent_service.jobs.job import Job
 
 
 def block_graph(job: Job, block: int) -> Delayed:
-    """Return the graph whose result is what `blocks.evaluate_block` returns.
+    """Return the graph that does what `blocks.evaluate_block` does where rows are whole.
 
     The graphs of two blocks share nothing: each is sent, run and forgotten alone.
     """
     numerics = softxent.NUMERICS_VERSION
-    if not job.plan.is_sharded:
-        whole: Delayed = delayed(blocks.evaluate_block, pure=False)(job, block, numerics)
-        return whole
     columns = job.plan.columns_of()
     partials = delayed(blocks.partials_of_columns, pure=False)
     evaluate = delayed(blocks.evaluate_block_columns, pure=False)
