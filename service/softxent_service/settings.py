@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +22,20 @@ def _rooted(path: str | None) -> str | None:
     if path is not None and (not path.startswith("/") or path.endswith("/")):
         raise ValueError("a base path begins with / and does not end with one")
     return path
+
+
+def _postgresql(url: str | None) -> str | None:
+    # The message shows nothing of it: it may hold a password.
+    told = ValueError("it is not of the form postgresql://user:password@host:port/name")
+    if url is not None:
+        parts = urlsplit(url)
+        try:
+            _ = parts.port
+        except ValueError:
+            raise told from None
+        if parts.scheme != "postgresql":
+            raise told
+    return url
 
 
 def is_loopback(host: str) -> bool:
@@ -181,7 +195,7 @@ class Settings(BaseSettings):
         description="URLs below which jobs read and write, file:// or s3://, separated by commas;"
         " none: arrays in the data directory.",
     )
-    database: str | None = Field(
+    database: Annotated[str | None, AfterValidator(_postgresql)] = Field(
         default=None,
         description="URL of the records of jobs, postgresql://; none: SQLite in data.",
     )

@@ -128,6 +128,9 @@ class Postgres(Part):
                 "scram-sha-256",
                 f"--pwfile={password}",
                 "--no-sync",
+                # What Debian makes where no locale is set: a database that knows no encoding.
+                "--encoding=SQL_ASCII",
+                "--locale=C",
                 "-D",
                 str(place),
             ],

@@ -214,6 +214,16 @@ def test_a_certificate_without_its_key_is_refused(start: Start) -> None:
     assert "tls_certificate and tls_key are given together" in service.log()
 
 
+@pytest.mark.parametrize(
+    "url", ["nonsense", "mysql://me:hush@here/x", "postgresql://me:hush@here:port/x", ""]
+)
+def test_what_is_no_url_of_a_database_is_refused(start: Start, url: str) -> None:
+    service = start(f"--database={url}")
+    assert service.status() == 2
+    assert "postgresql://user:password@host:port/name" in service.log()
+    assert "hush" not in service.log()
+
+
 def test_a_stop_is_told_before_it_refuses_anything(start: Start) -> None:
     service = start("--drain-seconds=1.5")
     url = service.ready_url()

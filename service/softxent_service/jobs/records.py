@@ -243,7 +243,10 @@ class Records:
 def database_url(database: str | None, data: Path) -> str:
     """Return the URL of the database: the one given, or SQLite in the data directory."""
     if database:
-        return database
+        # A database that does not know its encoding would give bytes in place of text.
+        url = sa.make_url(database)
+        url = url.update_query_dict({"client_encoding": "utf8", **url.query})
+        return url.render_as_string(hide_password=False)
     data.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{data.absolute()}/jobs.sqlite"
 
