@@ -80,7 +80,7 @@ class Site:
 
     def check(self, job_id: str, output: str) -> None:
         told = self.ended(job_id)
-        assert told["state"] == "succeeded", told
+        assert told["state"] == "succeeded", told["error"]
         assert digest(output) == self.wanted
         result = told["result"]
         assert (result["loss_sum"], result["weight_sum"], result["count"]) == self.sums
