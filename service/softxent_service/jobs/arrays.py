@@ -112,7 +112,7 @@ def open_array(place: Place, field: str) -> StoredArray:
     """
     try:
         return _open_npy(place, field) if place.path.endswith(".npy") else _open_zarr(place, field)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise StorageError(f"there is no array at {place.url}", field=field) from None
 
 
