@@ -286,7 +286,7 @@ def write_constants(found: dict[str, float]) -> None:
     rows = [
         ("bytes a second of one thread, loss", f"{size / found['loss']:.2f} GB/s"),
         ("the same, loss and gradient", f"{size / found['gradient']:.2f} GB/s"),
-        ("a block, beside its work", f"{1e3 * found['block']:.2f} ms"),
+        ("a block of one row, from sending to result", f"{1e3 * found['block']:.2f} ms"),
         ("a job, beside its blocks", f"{1e3 * found['small job']:.0f} ms"),
     ]
     text = DOCUMENT.read_text(encoding="utf-8")
