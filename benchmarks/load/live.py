@@ -32,11 +32,10 @@ class Shown:
         last = load.samples[-LAST_SAMPLES:]
         span = last[-1].ended - last[0].intended
         found = figures(last, span)
-        failed = sum(1 for sample in load.samples if sample.failure)
         text = (
             f"{len(load.samples):,} requests, {found.rate:,.0f}/s, p50 "
             f"{found.latency['p50'] * 1e3:.2f} ms, p99 {found.latency['p99'] * 1e3:.2f} ms, "
-            f"{failed} failed"
+            f"{load.failed} failed"
         )
         self._progress.update(self._task, completed=load.seconds, text=text)
 

@@ -45,10 +45,11 @@ class Sample:
 
 @dataclass
 class Load:
-    """One run: what was sent, and how much of a processor this client took for it."""
+    """One run: what was sent, what of it failed, and how much of a processor the client took."""
 
     cases: Sequence[Case]
     samples: list[Sample] = field(default_factory=list)
+    failed: int = 0
     seconds: float = 0.0
     client_share: float = 0.0
 
@@ -107,6 +108,7 @@ class Run:
 
     def _note(self, number: int, intended: float, sent: float, failure: str) -> None:
         self.load.samples.append(Sample(number, intended, sent, self._now(), failure))
+        self.load.failed += bool(failure)
         self.load.seconds = self._now()
         self._watch(self.load)
 

@@ -67,7 +67,7 @@ async def soak(
     url: str, process: int, cases: Sequence[Case], rate: float, seconds: float
 ) -> tuple[Load, Samples]:
     """Send at a rate for so long, and return what came of it and what was used."""
-    sender, samples = HttpxSender(url, None, 64), Samples()
+    sender, samples = HttpxSender(url, None, CONNECTIONS), Samples()
     taking = asyncio.create_task(samples.take(process, max(0.2, seconds / 300)))
     try:
         with shown(seconds) as watch:

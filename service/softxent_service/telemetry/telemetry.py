@@ -25,8 +25,8 @@ from softxent_service.telemetry.snapshots import Snapshots
 logger = logging.getLogger("softxent")
 
 GATHERED, GATHERED_SECONDS = 32, 0.05
-"""So many requests, or those of so long, are told of one after the other. Between two calls the
-processor's caches have forgotten what tells: 10 us to count and log one request became 25."""
+"""So many requests, or those of so long, are told of one after the other: to count and log one took
+8 us in a row, and 18 between two calls, whose work drives this code out of the caches."""
 
 EXTRA = 'pip install "softxent[tracing]"'
 
