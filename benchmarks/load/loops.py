@@ -49,9 +49,9 @@ class Load:
 
     cases: Sequence[Case]
     samples: list[Sample] = field(default_factory=list)
-    failed: int = 0
     seconds: float = 0.0
     client_share: float = 0.0
+    failed: int = 0
 
 
 class Run:
