@@ -187,8 +187,9 @@ def test_an_answer_says_where_its_time_went(service_url: str) -> None:
     assert "server-timing" not in post(service_url, b"{").headers
 
 
-def test_a_fault_is_counted_and_has_an_id() -> None:
-    app = create_app(Settings(), Readiness())
+def test_a_fault_is_counted_and_has_an_id(tmp_path: Path) -> None:
+    # With a data directory that has jobs of before, who counts them would start their runner here.
+    app = create_app(Settings(data=tmp_path), Readiness())
     app.add_api_route("/fault", lambda: 1 // 0)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
 
