@@ -94,8 +94,9 @@ def ask(guarded: Guarded, path: str, authorization: str | None = None) -> httpx.
     names = {"name": "labels-float32", "model": "cross_entropy", "version": "1", "id": "7"}
     url = guarded.url + path.format(**names)
     if path.endswith(POSTED) or path in {f"/v1/{name}" for name in EVALUATIONS}:
-        return httpx.post(url, content=GOOD, headers=headers)
-    return httpx.get(url, headers=headers)
+        return httpx.post(url, content=GOOD, headers=headers, timeout=60)
+    # The first that asks for jobs waits for the imports of what keeps their records.
+    return httpx.get(url, headers=headers, timeout=60)
 
 
 def test_every_route_is_thought_about(guarded: Guarded) -> None:

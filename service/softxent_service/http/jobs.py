@@ -41,6 +41,7 @@ from softxent_service.settings import Settings
 
 if TYPE_CHECKING:
     from softxent_service.jobs.record import Record
+    from softxent_service.jobs.records import Records
     from softxent_service.jobs.service import Host, JobService
 
 T = TypeVar("T")
@@ -65,25 +66,36 @@ SILENCE_SECONDS = 15.0
 
 
 class Jobs:
-    """The jobs of a service, and the runner beside it; both are made on first use.
+    """The jobs of a service, and the runner beside it; all are made on first use.
 
     What they import (Dask, DBOS, Zarr) takes as long as all else, and not every service has jobs.
+    Who only asks for records waits for DBOS alone.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._records: Records | None = None
         self._service: JobService | None = None
         self._host: Host | None = None
         self._limiter = anyio.CapacityLimiter(CALLS)
 
+    def records(self) -> Records:
+        """Return what tells of jobs and cancels them."""
+        with self._lock:
+            if self._records is None:
+                from softxent_service.jobs.records import Records, database_url
+
+                self._records = Records(database_url(self._settings.database, self._settings.data))
+            return self._records
+
     def service(self) -> JobService:
-        """Return what takes jobs and tells of them."""
+        """Return what takes jobs, with the runner beside it."""
         with self._lock:
             if self._service is None:
                 from softxent_service.jobs.service import Host, JobService
 
-                self._service = JobService(self._settings)
+                self._service = JobService(self._settings, self.records())
                 if self._settings.job_runner == "here":
                     self._host = Host(self._settings)
             return self._service
@@ -101,8 +113,8 @@ class Jobs:
         with self._lock:
             if self._host is not None:
                 self._host.close()
-            if self._service is not None:
-                self._service.close()
+            if self._records is not None:
+                self._records.close()
 
     async def active(self) -> Mapping[str, int]:
         """Return how many jobs are queued and running; nothing where there are no records of any.
@@ -110,15 +122,15 @@ class Jobs:
         Who counts must not wait for a database: what is not told in time is told the next time.
         """
         settings = self._settings
-        if not (self._service or settings.database or (settings.data / "jobs.sqlite").exists()):
+        if not (self._records or settings.database or (settings.data / "jobs.sqlite").exists()):
             return {}
         try:
-            return await self.ask(lambda service: service.records.active(), COUNT_SECONDS)
+            return await self.ask(lambda jobs: jobs.records().active(), COUNT_SECONDS)
         except SoftxentError:
             return {}
 
-    async def ask(self, question: Callable[[JobService], T], seconds: float) -> T:
-        """Return what the service answers, asked in a thread.
+    async def ask(self, question: Callable[[Jobs], T], seconds: float) -> T:
+        """Return the answer to a question, asked in a thread.
 
         Raises:
             DeadlineError: it did not answer in time.
@@ -126,7 +138,7 @@ class Jobs:
         try:
             with anyio.fail_after(seconds):
                 return await anyio.to_thread.run_sync(
-                    lambda: question(self.service()),
+                    lambda: question(self),
                     limiter=self._limiter,
                     abandon_on_cancel=True,
                 )
@@ -155,7 +167,9 @@ class SubmitRoute:
             ceiling = Ceiling("job_bytes", JOB_BYTES)
             body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
             members = read_members(body.take())
-        record = await self._jobs.ask(lambda s: s.submit(members, key), patience.left())
+        record = await self._jobs.ask(
+            lambda jobs: jobs.service().submit(members, key), patience.left()
+        )
         headers = {"location": f"{PATH}/{record.id}"}
         await JSONResponse(record.to_json(), 202, headers)(scope, receive, send)
 
@@ -171,12 +185,12 @@ def job_routes(
     @read(PATH, summary="Jobs, the newest first", openapi_extra={"parameters": LIST_PARAMETERS})
     async def index(request: Request) -> Response:
         query = read_list(request.url.query.encode("latin-1"))
-        return JSONResponse(await ask(lambda s: page(s, **query)))
+        return JSONResponse(await ask(lambda jobs: page(jobs.records(), **query)))
 
     @read(PATH + "/{id}", summary="One job", openapi_extra={"parameters": ID_PARAMETERS})
     async def show(request: Request) -> Response:
         job_id = request.path_params["id"]
-        return JSONResponse((await ask(lambda s: s.records.show(job_id))).to_json())
+        return JSONResponse((await ask(lambda jobs: jobs.records().show(job_id))).to_json())
 
     @read(
         PATH + "/{id}/events",
@@ -186,9 +200,9 @@ def job_routes(
     )
     async def events(request: Request) -> Response:
         job_id = request.path_params["id"]
-        record = await ask(lambda s: s.records.show(job_id))
+        record = await ask(lambda jobs: jobs.records().show(job_id))
         last = request.headers.get("last-event-id", "")
-        news = watch(record, lambda: ask(lambda s: s.records.show(job_id)), last, readiness)
+        news = watch(record, lambda: ask(lambda jobs: jobs.records().show(job_id)), last, readiness)
         return _Events(news, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
 
     @router.post(
@@ -198,7 +212,7 @@ def job_routes(
     )
     async def cancel(request: Request) -> Response:
         job_id = request.path_params["id"]
-        return JSONResponse((await ask(lambda s: s.records.cancel(job_id))).to_json())
+        return JSONResponse((await ask(lambda jobs: jobs.records().cancel(job_id))).to_json())
 
     return router
 
@@ -235,9 +249,9 @@ async def watch(
             continue
 
 
-def page(service: JobService, states: list[State], limit: int, cursor: str | None) -> Json:
+def page(records: Records, states: list[State], limit: int, cursor: str | None) -> Json:
     """Return some jobs, and the cursor of those that follow."""
-    found = service.records.page(states, limit, Cursor.from_text(cursor) if cursor else None)
+    found = records.page(states, limit, Cursor.from_text(cursor) if cursor else None)
     return {
         "jobs": [record.to_json() for record in found.records],
         "next": found.following,

@@ -1,4 +1,4 @@
-"""All that a service offers about jobs: takes them, tells of them, and runs them or not."""
+"""What a service does with jobs beside telling of them: it takes them, and runs them or not."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WATCH_SECONDS = 1.0
 
 
 class JobService:
-    """Jobs of one database; `records` shows, lists and cancels them."""
+    """Takes jobs, and writes them down in the records."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.records = Records(database_url(settings.database, settings.data))
+    def __init__(self, settings: Settings, records: Records) -> None:
+        self._records = records
         self._roots = Roots(settings.root_urls)
         self._block_bytes = settings.block_bytes
         self._queued_jobs = settings.queued_jobs
@@ -43,18 +43,14 @@ class JobService:
         job = accept(specification, self._roots, self._block_bytes)
         Result(job).check()
         with self._submitting:
-            if self.records.holds(self._queued_jobs):
+            if self._records.holds(self._queued_jobs):
                 if found := self._found(key, specification):
                     return found
                 raise QueueFullError(self._queued_jobs)
-            return self.records.submit(job, self._block_bytes, key)
+            return self._records.submit(job, self._block_bytes, key)
 
     def _found(self, key: str | None, specification: Specification) -> Record | None:
-        return None if key is None else self.records.find(key, specification)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.records.close()
+        return None if key is None else self._records.find(key, specification)
 
 
 def make_runner(settings: Settings) -> Runner:

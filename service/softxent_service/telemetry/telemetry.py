@@ -24,7 +24,7 @@ from softxent_service.telemetry.snapshots import Snapshots
 
 logger = logging.getLogger("softxent")
 
-GATHERED, GATHERED_SECONDS = 32, 0.05
+GROUP, GROUP_SECONDS = 32, 0.05
 """So many requests, or those of so long, are told of one after the other: to count and log one took
 8 us in a row, and 18 between two calls, whose work drives this code out of the caches."""
 
@@ -92,11 +92,11 @@ class Telemetry:
         record.whole = perf_counter() - record.began
         record.ended = time.time()
         self._ended.append(record)
-        if len(self._ended) >= GATHERED:
+        if len(self._ended) >= GROUP:
             self._tell_all()
         elif self._telling is None:
             loop = asyncio.get_running_loop()
-            self._telling = loop.call_later(GATHERED_SECONDS, self._tell_all)
+            self._telling = loop.call_later(GROUP_SECONDS, self._tell_all)
 
     def _tell_all(self) -> None:
         if self._telling is not None:
