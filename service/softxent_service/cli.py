@@ -18,7 +18,8 @@ NEEDED = (
         "orjson",
         "simdjson",
     ),
-    *("dask", "distributed", "dbos", "obstore", "prometheus_client", "structlog", "zarr"),
+    *("dask", "distributed", "dbos", "obstore", "prometheus_client", "structlog", "tenacity"),
+    "zarr",
 )
 EXTRA = 'pip install "softxent[service]"'
 

@@ -8,6 +8,7 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from parts_support import (
 )
 
 import softxent
+from softxent_service.jobs.roots import Place
+from softxent_service.jobs.storage import Folder
 
 KILLS = int(os.environ.get("KILLS", "3"))
 ROWS, CLASSES, CHUNK = 6000, 500, 20
@@ -174,6 +177,31 @@ def test_a_job_survives(site: Site, name: str, kill: int) -> None:
     time.sleep(chance.uniform(0, 1))
     part.start()
     site.check(job_id, output)
+
+
+def test_a_removal_outlives_the_store_that_is_killed_under_it(site: Site) -> None:
+    files = 1500
+    folder = Folder(Place(f"s3://{BUCKET}", "removed"))
+    with ThreadPoolExecutor() as pool:
+
+        def fill() -> None:
+            list(pool.map(lambda number: folder.write(f"x/{number}", b"some bytes"), range(files)))
+
+        def remove() -> float:
+            began = time.monotonic()
+            folder.remove("x")
+            return time.monotonic() - began
+
+        fill()
+        seconds = remove()
+        fill()
+        removed = pool.submit(remove)
+        time.sleep(seconds / 2)
+        assert not removed.done()
+        site.parts["seaweedfs"].kill()
+        site.parts["seaweedfs"].start()
+        removed.result(JOB_SECONDS)
+    assert list(folder.names("x")) == []
 
 
 def test_two_runners_of_one_id_are_one(site: Site) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
@@ -16,6 +16,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+import obstore
+from obstore.exceptions import GenericError
+from obstore.store import S3Store
+from tenacity import (
+    retry,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+)
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
@@ -32,9 +42,11 @@ Bytes = npt.NDArray[np.uint8]
 MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """What the file system says of a file that is not there."""
 
+PATIENCE = timedelta(minutes=3)
+
 RETRIES: RetryConfig = {
     "max_retries": 1000,
-    "retry_timeout": timedelta(minutes=3),
+    "retry_timeout": PATIENCE,
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=3),
@@ -43,6 +55,40 @@ RETRIES: RetryConfig = {
 }
 """How long an object store may be gone before a job fails; its own ten tries are over in 3 s, and a
 server that was killed is back after 20."""
+
+_repeated = retry(
+    retry=retry_if_exception_type(GenericError),
+    stop=stop_after_attempt(5) | stop_after_delay(PATIENCE),
+    wait=wait_exponential(0.1, max=3),
+    reraise=True,
+)
+"""Obstore itself does not repeat a removal that was cut (it is a POST), nor a list cut in its
+answer; both may be."""
+
+
+class Bucket(ObjectStore[S3Store]):
+    """An object store where removals and lists, too, outlive a server that was killed."""
+
+    @_repeated
+    async def delete(self, key: str) -> None:  # noqa: D102
+        await super().delete(key)
+
+    @_repeated
+    async def delete_dir(self, prefix: str) -> None:  # noqa: D102
+        self._check_writable()
+        names = [
+            name async for name in self.list_prefix(f"{prefix.rstrip('/')}/" if prefix else "")
+        ]
+        # A thousand a request; one by one, as Zarr does it, takes longer than a small job.
+        await obstore.delete_async(self.store, names)
+
+    async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:  # noqa: D102
+        for name in await self._names(prefix):
+            yield name
+
+    @_repeated
+    async def _names(self, prefix: str) -> list[str]:
+        return [name async for name in super().list_prefix(prefix)]
 
 
 class Confined(WrapperStore[LocalStore]):
@@ -117,12 +163,10 @@ def store_at(place: Place, *, read_only: bool) -> Store:
         # One that may write makes its folder as soon as it is opened, to read only too.
         local = LocalStore(place.folder, read_only=read_only)
         return Confined(local, root_folder(place.root))
-    from obstore.store import S3Store
-
     bucket, _, prefix = place.root.removeprefix("s3://").partition("/")
     whole = "/".join(part for part in (prefix, place.path) if part)
     store = S3Store(bucket, prefix=whole, retry_config=RETRIES)
-    return ObjectStore(store, read_only=read_only)
+    return Bucket(store, read_only=read_only)
 
 
 class Folder:
