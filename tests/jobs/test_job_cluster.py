@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import threading
+from typing import Any
 
 import pytest
 
@@ -28,3 +30,16 @@ def test_a_scheduler_that_is_not_there_is_told_and_leaves_no_thread() -> None:
     for thread in new:
         thread.join(timeout=20)
     assert not any(thread.is_alive() for thread in new)
+
+
+def test_a_loop_that_stopped_tells_nothing_of_what_is_left_in_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Cluster(None, 1) as cluster:
+        client: Any = cluster.client()
+        left = [each.loop.asyncio_loop.create_future() for each in (client, client.cluster)]
+    for future in left:
+        future.set_exception(TimeoutError("Timeout"))
+    del left, future
+    gc.collect()
+    assert "never retrieved" not in caplog.text

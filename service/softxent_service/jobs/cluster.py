@@ -119,6 +119,7 @@ class Cluster:
         """Let go of everything."""
         self._drop()
         if self._local is not None:
+            _quieten(self._local.loop)
             self._local.close()
             self._local = None
 
@@ -129,6 +130,7 @@ class Cluster:
             with contextlib.suppress(Exception):
                 client.close(timeout=1)
         if loop is not None:
+            _quieten(loop.loop)
             loop.stop()
 
     def _start(self) -> Any:
@@ -145,6 +147,15 @@ class Cluster:
                     silence_logs=logging.ERROR,
                 )
         return self._local
+
+
+def _quieten(loop: Any) -> None:
+    """Let a loop that will stop say nothing of what Dask leaves in it.
+
+    One close in 500 leaves a timer that ended after who waited for it: asyncio would write that its
+    exception was never retrieved, after a job that succeeded.
+    """
+    loop.asyncio_loop.set_exception_handler(lambda _loop, _context: None)
 
 
 def _merged(changed: dict[str, Any]) -> dict[str, Any]:
