@@ -51,6 +51,16 @@ class Fault:
 Outcome = Finished | Fault
 
 
+def evaluate_blocks(job: Job, blocks: list[int], numerics: int) -> list[Outcome]:
+    """Evaluate blocks of whole rows one after the other, up to the first that has a fault."""
+    outcomes: list[Outcome] = []
+    for block in blocks:
+        outcomes.append(evaluate_block(job, block, numerics))
+        if isinstance(outcomes[-1], Fault):
+            break
+    return outcomes
+
+
 def evaluate_block(job: Job, block: int, numerics: int) -> Outcome:
     """Evaluate a block of whole rows, unless it is committed already."""
     try:
@@ -126,23 +136,23 @@ def evaluate_block_columns(
         return fault_of(job, block, error)
 
 
-def commit(job: Job, block: int, parts: list[Part | Fault | None]) -> Outcome:
+def commit(job: Job, block: int, parts: list[Part | Fault | None]) -> list[Outcome]:
     """Say that a block is finished, all of whose columns are."""
     try:
         result = Result(job)
         if committed := result.is_committed(block):
-            return committed
+            return [committed]
         for part in parts:
             if isinstance(part, Fault):
-                return part
+                return [part]
         whole = parts[0]
         assert isinstance(whole, Part)
         finished = Finished(block, whole.sums)
         result.commit(finished)
         logger.debug("%s block %d committed", job.output.url, block)
-        return finished
+        return [finished]
     except SoftxentError as error:
-        return fault_of(job, block, error)
+        return [fault_of(job, block, error)]
 
 
 def fault_of(job: Job, block: int, error: SoftxentError) -> Fault:

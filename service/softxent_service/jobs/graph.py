@@ -13,7 +13,7 @@ from softxent_service.jobs.job import Job
 
 
 def block_graph(job: Job, block: int) -> Delayed:
-    """Return the graph that does what `blocks.evaluate_block` does where rows are whole.
+    """Return the graph that does what `blocks.evaluate_blocks` does where rows are whole.
 
     The graphs of two blocks share nothing: each is sent, run and forgotten alone.
     """
