@@ -13,6 +13,7 @@ from typing import Any, Self
 import dask.config
 import distributed
 from distributed.utils import LoopRunner
+from tornado.ioloop import IOLoop
 
 logger = logging.getLogger("distributed")
 
@@ -56,7 +57,8 @@ class Cluster:
         self._threads = threads
         self._local: distributed.LocalCluster | None = None
         self._client: distributed.Client | None = None
-        self._loop: LoopRunner | None = None
+        self._runner: LoopRunner | None = None
+        self._loop: IOLoop | None = None
         self._width, self._look_at = 1, 0.0
 
     def __enter__(self) -> Self:
@@ -89,8 +91,9 @@ class Cluster:
         return self._client
 
     def _connect(self, address: Any) -> distributed.Client:
-        self._loop = runner = LoopRunner()
+        self._runner = runner = LoopRunner()
         runner.start()
+        self._loop = runner.loop
         try:
             return distributed.Client(
                 address, timeout=CONNECT_SECONDS, set_as_default=False, loop=runner.loop
@@ -125,13 +128,15 @@ class Cluster:
 
     def _drop(self) -> None:
         client, self._client = self._client, None
+        runner, self._runner = self._runner, None
         loop, self._loop = self._loop, None
+        if loop is not None:
+            _quieten(loop)
         if client is not None:
             with contextlib.suppress(Exception):
                 client.close(timeout=1)
-        if loop is not None:
-            _quieten(loop.loop)
-            loop.stop()
+        if runner is not None:
+            runner.stop()
 
     def _start(self) -> Any:
         if self._local is None:
