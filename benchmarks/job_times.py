@@ -43,6 +43,7 @@ CLASSES, CHUNK_ROWS = 32_000, 1_000
 
 SMALL_JOBS = 20
 TINY_BLOCKS = 400
+SCHEDULED = 3000
 ROUNDS = 3
 OVERHEAD_ROUNDS = 5
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "scaling.md"
@@ -198,6 +199,20 @@ def workers_seconds(folder: Path, workers: int) -> float:
         return job_seconds(folder, cluster, ["loss", "gradient"])
 
 
+def scheduler_rate() -> float:
+    """Return how many tasks one scheduler can handle a second: by the processor's time it takes."""
+    with cluster_of(1) as address, Cluster(address, 1) as cluster:
+        client = cluster.client()
+
+        def handle(first: int) -> float:
+            sent = client.map(abs, range(first, first + SCHEDULED), pure=False)
+            client.gather(sent)
+            return float(client.run_on_scheduler(time.process_time))
+
+        before = handle(0)
+        return SCHEDULED / (handle(SCHEDULED) - before)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=8.0)
@@ -245,6 +260,7 @@ def measure(parent: Path, gigabytes: float, threads: int, compressed: bool) -> d
         progress("small jobs")
         found["small job"] = statistics.median(small_job_seconds(Path(name)))
         found["block"] = block_overhead(Path(name), cluster)
+    found["scheduler"] = scheduler_rate()
     return found
 
 
@@ -276,7 +292,14 @@ def figures(found: dict[str, float]) -> list[tuple[str, str, str]]:
             f"{found['overhead']:+.1%}",
             against(found["overhead"], 0.02),
         ),
+        *constants_of_tasks(found),
+    ]
+
+
+def constants_of_tasks(found: dict[str, float]) -> list[tuple[str, str, str]]:
+    return [
         ("a block of one row, from sending to result", f"{1e3 * found['block']:.2f} ms", ""),
+        ("tasks a second that fill a scheduler's processor", f"{found['scheduler']:,.0f}", ""),
     ]
 
 
@@ -286,7 +309,7 @@ def write_constants(found: dict[str, float]) -> None:
     rows = [
         ("bytes a second of one thread, loss", f"{size / found['loss']:.2f} GB/s"),
         ("the same, loss and gradient", f"{size / found['gradient']:.2f} GB/s"),
-        ("a block of one row, from sending to result", f"{1e3 * found['block']:.2f} ms"),
+        *(row[:2] for row in constants_of_tasks(found)),
         ("a job, beside its blocks", f"{1e3 * found['small job']:.0f} ms"),
     ]
     text = DOCUMENT.read_text(encoding="utf-8")

@@ -187,8 +187,8 @@ class SeaweedFS(Part):
         command = [weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += [f"-master.port={ports['master']}", f"-volume.port={ports['volume']}"]
         command += ["-filer", f"-filer.port={ports['filer']}", "-s3", f"-s3.port={self.port}"]
-        # 0: no catalogue of tables, whose port is the same in every run.
-        command += [f"-s3.config={config}", "-s3.port.iceberg=0"]
+        # 0: no catalogues of tables, whose ports are the same in every run.
+        command += [f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         command += ["-master.volumeSizeLimitMB=256", "-volume.max=20"]
         super().__init__("seaweedfs", command, self._takes, folder)
 
