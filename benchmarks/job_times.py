@@ -193,10 +193,17 @@ def block_overhead(folder: Path, cluster: Cluster) -> float:
     return job_seconds(folder, cluster, ["loss"], block_bytes=4000) / TINY_BLOCKS
 
 
-def workers_seconds(folder: Path, workers: int) -> float:
-    with cluster_of(workers) as address, Cluster(address, 1) as cluster:
-        job_seconds(folder, cluster, ["loss"])
-        return job_seconds(folder, cluster, ["loss", "gradient"])
+def workers_seconds(folder: Path) -> tuple[float, float]:
+    """Return how long one worker of one thread takes, and two: medians of rounds in turn."""
+    times: dict[int, list[float]] = {1: [], 2: []}
+    with cluster_of(1) as one, cluster_of(2) as two, Cluster(one, 1) as a, Cluster(two, 1) as b:
+        for cluster in (a, b):
+            job_seconds(folder, cluster, ["loss"])
+        for _ in range(ROUNDS):
+            for workers, cluster in ((1, a), (2, b)):
+                os.sync()
+                times[workers].append(job_seconds(folder, cluster, ["loss", "gradient"]))
+    return statistics.median(times[1]), statistics.median(times[2])
 
 
 def scheduler_rate() -> float:
@@ -252,8 +259,7 @@ def measure(parent: Path, gigabytes: float, threads: int, compressed: bool) -> d
         found["overhead"] = task_overhead(folder)
         progress("memory, and workers")
         found["peak"] = peak_bytes(folder)
-        found["one worker"] = workers_seconds(folder, 1)
-        found["two workers"] = workers_seconds(folder, 2)
+        found["one worker"], found["two workers"] = workers_seconds(folder)
     with arrays(parent, gigabytes / 8, compressed) as folder:
         found["peak of an eighth"] = peak_bytes(folder)
     with tempfile.TemporaryDirectory(dir=parent) as name, Cluster(None, 1) as cluster:
