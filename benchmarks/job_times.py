@@ -45,7 +45,7 @@ SMALL_JOBS = 20
 TINY_BLOCKS = 400
 SCHEDULED = 3000
 ROUNDS = 3
-OVERHEAD_ROUNDS = 5
+OVERHEAD_ROUNDS = 15
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "scaling.md"
 BEGIN, END = "<!-- constants -->\n", "<!-- end -->"
 
@@ -102,14 +102,16 @@ def loop_seconds(folder: Path) -> float:
 
 
 def task_overhead(folder: Path) -> float:
-    """Return what Dask adds to blocks of 64 MB on one thread, as a share: the best of rounds."""
-    alone, sent = [], []
+    """Return what Dask adds to blocks of 64 MB on one thread, as a share: the median of rounds."""
+    shares = []
     with Cluster(None, 1) as cluster:
         job_seconds(folder, cluster, ["loss"])
         for _ in range(OVERHEAD_ROUNDS):
-            alone.append(loop_seconds(folder))
-            sent.append(job_seconds(folder, cluster, ["loss"]))
-    return min(sent) / min(alone) - 1
+            os.sync()
+            alone = loop_seconds(folder)
+            os.sync()
+            shares.append(job_seconds(folder, cluster, ["loss"]) / alone - 1)
+    return statistics.median(shares)
 
 
 def copy_seconds(folder: Path, cluster: Cluster) -> float:
@@ -255,13 +257,15 @@ def measure(parent: Path, gigabytes: float, threads: int, compressed: bool) -> d
         copies = [c / g for c, g in zip(times["copy"], times["gradient"], strict=True)]
         reads = [r / j for r, j in zip(times["read"], times["loss"], strict=True)]
         found |= {"over copy": statistics.median(copies), "over read": statistics.median(reads)}
-        progress("blocks with Dask, and without")
-        found["overhead"] = task_overhead(folder)
         progress("memory, and workers")
         found["peak"] = peak_bytes(folder)
         found["one worker"], found["two workers"] = workers_seconds(folder)
     with arrays(parent, gigabytes / 8, compressed) as folder:
         found["peak of an eighth"] = peak_bytes(folder)
+    # So few that all stay in memory, whatever was written before.
+    with arrays(parent, min(gigabytes, 2.0), compressed) as folder:
+        progress("blocks with Dask, and without")
+        found["overhead"] = task_overhead(folder)
     with tempfile.TemporaryDirectory(dir=parent) as name, Cluster(None, 1) as cluster:
         progress("small jobs")
         found["small job"] = statistics.median(small_job_seconds(Path(name)))
