@@ -1,7 +1,7 @@
 """The tasks of a job: one block read, evaluated by the serial kernels, written, committed.
 
-They know kernels and storage. A task does not raise what is wrong with the arrays: it returns a
-`Fault`, which the engine reports; what it raises is the machine's.
+They know kernels and storage. A task does not raise what is wrong with a block: it returns a
+`Fault`, which the engine reports.
 """
 
 from __future__ import annotations
@@ -55,7 +55,13 @@ def evaluate_blocks(job: Job, blocks: list[int], numerics: int) -> list[Outcome]
     """Evaluate blocks of whole rows one after the other, up to the first that has a fault."""
     outcomes: list[Outcome] = []
     for block in blocks:
-        outcomes.append(evaluate_block(job, block, numerics))
+        try:
+            outcomes.append(evaluate_block(job, block, numerics))
+        except Exception as error:
+            # Raised, it would not be known of which block.
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            rows = job.plan.rows_of(block)
+            outcomes.append(Fault(block, rows, "internal-error", f"not computed: {text}", {}))
         if isinstance(outcomes[-1], Fault):
             break
     return outcomes
