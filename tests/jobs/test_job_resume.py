@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
 import re
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import softxent
 from softxent_service.jobs import engine
 from softxent_service.jobs.cluster import Cluster
 from softxent_service.jobs.engine import StoppedError
-from softxent_service.jobs.errors import NumericsError, OutputInUseError
+from softxent_service.jobs.errors import NumericsError, OutputInUseError, StorageError
 from softxent_service.jobs.failure import JobFailedError
 from softxent_service.jobs.job import Job
 from softxent_service.jobs.progress import Progress
@@ -55,7 +58,9 @@ def stop_after(job: Job, cluster: Cluster, blocks: int) -> set[str]:
 
 
 def records(job: Job) -> set[str]:
-    return {path.name for path in (job.output.folder / ".softxent" / "blocks").iterdir()}
+    """Return what is committed; tasks that had begun may still write further records."""
+    names = {path.name for path in (job.output.folder / ".softxent" / "blocks").iterdir()}
+    return {name for name in names if name.isdigit()}
 
 
 def whole(folder: Path) -> Any:
@@ -104,6 +109,65 @@ def test_a_block_without_a_record_is_computed_again(arrays: Path, cluster: Clust
     garbage.parent.mkdir(parents=True, exist_ok=True)
     garbage.write_bytes(first.tobytes())
     run(job, cluster)
+    assert read(arrays, "gradient").tobytes() == whole(arrays).gradient.tobytes()
+
+
+def test_a_record_that_is_being_written_is_none_yet(arrays: Path, cluster: Cluster) -> None:
+    """Workers of a runner that died may still commit, while the next one reads what there is."""
+    job = job_over(arrays)
+    stop_after(job, cluster, 5)
+    result, ends = Result(job), threading.Event()
+    block = next(iter(result.finished().done))
+    record = result.is_committed(block)
+    assert record is not None
+
+    def commits() -> None:
+        while not ends.is_set():
+            result.commit(record)
+
+    worker = threading.Thread(target=commits)
+    worker.start()
+    try:
+        for _ in range(100):
+            assert block in result.finished().done
+    finally:
+        ends.set()
+        worker.join()
+
+
+def test_what_a_late_worker_writes_stops_no_end(arrays: Path, cluster: Cluster) -> None:
+    job = job_over(arrays)
+    stop_after(job, cluster, 5)
+    result = Result(job)
+    block = next(iter(result.finished().done))
+    record = result.is_committed(block)
+    assert record is not None
+    begins = threading.Event()
+
+    def commits() -> None:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            with contextlib.suppress(StorageError):
+                result.commit(record)
+            begins.set()
+
+    worker = threading.Thread(target=commits)
+    worker.start()
+    begins.wait()
+    while worker.is_alive():
+        result.clean()
+    result.clean()
+    assert not (arrays / "out" / ".softxent").exists()
+
+
+def test_what_a_dead_writer_left_is_removed_at_the_end(arrays: Path, cluster: Cluster) -> None:
+    job = job_over(arrays)
+    stop_after(job, cluster, 5)
+    half = arrays / "out" / "gradient" / "c" / "1" / "0.5bf1.partial"
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"half")
+    run(job, cluster)
+    assert not list((arrays / "out").rglob("*.partial"))
     assert read(arrays, "gradient").tobytes() == whole(arrays).gradient.tobytes()
 
 

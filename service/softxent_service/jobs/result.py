@@ -111,6 +111,8 @@ class Result:
         """
         tally = Tally()
         for name in self._folder.names(BLOCKS):
+            if not _is_key(name):
+                continue
             with contextlib.suppress(ValueError):
                 tally.add(Finished.from_bytes(self._folder.read(name).tobytes()))
         return tally
@@ -169,6 +171,7 @@ class Result:
     def clean(self) -> None:
         """Remove what only a half-done result has."""
         self._folder.remove(STATE)
+        self._folder.tidy()
 
     def attributes(self) -> Json:
         """Return the attributes of the finished group."""
@@ -192,6 +195,11 @@ def _opened(place: Place, run: str) -> zarr.Array[Any]:
 
 def _key(block: int) -> str:
     return f"{BLOCKS}{block:08d}"
+
+
+def _is_key(name: str) -> bool:
+    """Whether a name is of a record, not of a file that becomes one when it is whole."""
+    return name.removeprefix(BLOCKS).isdigit()
 
 
 def _chunks_of(

@@ -21,10 +21,12 @@ from obstore.exceptions import GenericError
 from obstore.store import S3Store
 from tenacity import (
     retry,
+    retry_if_exception,
     retry_if_exception_type,
     stop_after_attempt,
     stop_after_delay,
     wait_exponential,
+    wait_fixed,
 )
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
@@ -91,6 +93,10 @@ class Bucket(ObjectStore[S3Store]):
         return [name async for name in super().list_prefix(prefix)]
 
 
+def _is_disturbed(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ENOENT)
+
+
 class Confined(WrapperStore[LocalStore]):
     """A folder that no symbolic link leads out of, checked whenever a file is opened."""
 
@@ -151,6 +157,13 @@ class Confined(WrapperStore[LocalStore]):
         self._check(key)
         await super().delete(key)
 
+    # A worker whose runner died may write what is removed here.
+    @retry(
+        retry=retry_if_exception(_is_disturbed),
+        stop=stop_after_attempt(10),
+        wait=wait_fixed(0.1),
+        reraise=True,
+    )
     async def delete_dir(self, prefix: str) -> None:  # noqa: D102
         self._check(prefix)
         await super().delete_dir(prefix)
@@ -253,6 +266,17 @@ class Folder:
         """
         with self._told("removed", prefix):
             sync(self.writer.delete_dir(prefix))
+
+    def tidy(self) -> None:
+        """Remove files that were never whole, of writers that died; an object store keeps none.
+
+        Raises:
+            StorageError: they cannot be removed.
+        """
+        if isinstance(self.store, Confined):
+            with self._told("removed", "*.partial"):
+                for path in self.place.folder.rglob("*.partial"):
+                    path.unlink(missing_ok=True)
 
     @contextmanager
     def _told(self, what: str, key: str) -> Iterator[None]:
