@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from urllib.parse import urlsplit
 
 import llvmlite
 import numba
@@ -30,4 +31,14 @@ def report(settings: Settings) -> dict[str, str]:
         "threading layer": layer,
         "machine code": str(cache_directory()),
         **{name: str(value) for name, value in settings.model_dump().items()},
+        "database": _without_password(settings.database),
     }
+
+
+def _without_password(database: str | None) -> str:
+    """Return where a database is; who may see a screen or a report of a fault may not enter it."""
+    if database is None:
+        return "None"
+    parts = urlsplit(database)
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"***@{place}", query="").geturl()

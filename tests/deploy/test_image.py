@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -85,10 +86,15 @@ def test_labels_say_what_it_is(containers: Containers) -> None:
     assert labels["org.opencontainers.image.version"] == __version__
 
 
-def test_a_secret_in_a_file_is_a_variable_of_the_process_alone(containers: Containers) -> None:
-    flags = ["--rm", "--env=SOFTXENT_DATABASE_FILE=/etc/hostname", "--hostname=secret-text"]
+def test_a_secret_in_a_file_is_a_variable_of_the_process_alone(
+    containers: Containers, tmp_path: Path
+) -> None:
+    secret = tmp_path / "database"
+    secret.write_text("postgresql://me:hidden@db:5432/jobs\n")
+    secret.chmod(0o444)
+    flags = ["--rm", f"--volume={secret}:/secret:ro", "--env=SOFTXENT_DATABASE_FILE=/secret"]
     shown = containers.podman("run", *flags, IMAGE, "info")
-    assert re.search(r"^database +secret-text$", shown, re.MULTILINE)
+    assert re.search(r"^database +postgresql://\*\*\*@db:5432/jobs$", shown, re.MULTILINE)
 
 
 def test_it_is_at_most_250_mb_compressed(containers: Containers) -> None:

@@ -238,6 +238,14 @@ def test_info_shows_what_holds_each_on_one_line() -> None:
     assert Path(lines["machine"].removeprefix("code").strip()).is_dir()
 
 
+def test_info_shows_no_password() -> None:
+    database = "postgresql://me:secret@db:5432/jobs?password=secret"
+    ended = softxent_command("info", SOFTXENT_DATABASE=database)
+    assert ended.returncode == 0
+    assert re.search(r"^database +postgresql://\*\*\*@db:5432/jobs$", ended.stdout, re.MULTILINE)
+    assert "secret" not in ended.stdout
+
+
 def test_missing_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['typer'] = None\n"
