@@ -33,6 +33,9 @@ TEXTS: list[tuple[str, str, Any]] = [
     ("scale", "-2.5e-3", -0.0025),
     ("scale", "+1E+2", 100.0),
     ("scale", "1e-400", 0.0),
+    ("label_smoothing", ".1", 0.1),
+    ("label_smoothing", "1.", 1.0),
+    ("scale", "-.5E1", -5.0),
     ("non_finite", "propagate", "propagate"),
     ("empty", "zero", "zero"),
     ("output_dtype", "none", None),
@@ -56,8 +59,10 @@ NOT_NUMBERS = (
     "\N{MINUS SIGN}1",
     "--1",
     "01",
-    "1.",
-    ".5",
+    ".",
+    "-.",
+    ".e1",
+    "1..5",
     "1e",
     "0x1",
     "nan",
@@ -121,6 +126,24 @@ def test_text_of_an_illegal_value_is_refused(name: str, text: str) -> None:
     with pytest.raises(OptionError) as caught:
         Options.from_text([*pairs, (name, text)])
     assert caught.value.field == name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("denominator", "1e 06"), ("scale", " 2"), ("ignore_index", " 7")]
+)
+def test_a_blank_that_was_a_plus_is_named(name: str, text: str) -> None:
+    """What `1e+06` becomes where a query string is decoded."""
+    pairs = [("reduction", "mean"), (name, text)]
+    with pytest.raises(OptionError, match=r"\+ stands for a blank: write %2B") as caught:
+        Options.from_text(pairs)
+    assert caught.value.field == name
+
+
+@pytest.mark.parametrize("text", ["1" * 30_000 + "x", "1." + "1" * 30_000 + "x", "." * 30_000])
+def test_a_long_text_is_refused_at_once_and_not_repeated(text: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        Options.from_text([("scale", text)])
+    assert len(str(caught.value)) < 200
 
 
 def test_unknown_name_is_refused_and_the_known_ones_listed() -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from softxent.errors import LabelError, TensorError, WeightError, named_rows
 from softxent.evaluations import CROSS_ENTROPY, PRODUCT, Evaluation
+from softxent.hints import unknown
 from softxent.option_values import DTYPES
 from softxent.results import Floats
 
@@ -53,6 +54,8 @@ class Batch:
         classes: C; more than logits have columns where they are a block of them.
         kinds: which targets were given: "labels", "target_probabilities", "target_indices".
         leading: the shape that [N] stands for.
+        given: the tensors as arrays before they were converted, views of the caller's own memory
+            wherever NumPy can see into it.
     """
 
     logits: Floats
@@ -67,6 +70,7 @@ class Batch:
     classes: int
     kinds: frozenset[str]
     leading: tuple[int, ...]
+    given: Mapping[str, npt.NDArray[Any]]
 
     @property
     def rows(self) -> int:
@@ -128,9 +132,10 @@ def check_batch(
     """
     for name in tensors:
         if name not in evaluation.tensors:
-            known = ", ".join(evaluation.tensors)
-            raise TensorError(f"unknown tensor {name!r}; known are {known}", field=name)
-    given = {name: value for name, value in tensors.items() if value is not None}
+            raise TensorError(unknown("tensor", name, evaluation.tensors), field=name)
+    given = {
+        name: _array(name, value) for name, value in tensors.items() if value is not None
+    }
     if "logits" not in given:
         raise TensorError("logits is required", field="logits")
     if evaluation.name == PRODUCT and "vectors" not in given:
@@ -141,15 +146,16 @@ def check_batch(
     others = _others(given, logits, classes)
     return Batch(
         logits=logits.reshape(math.prod(leading), columns),
-        labels=_labels(given["labels"], leading) if "labels" in given else _NO_INTEGERS,
+        labels=_labels(given["labels"], logits.shape) if "labels" in given else _NO_INTEGERS,
         **others,
         classes=classes,
         kinds=_kinds(given, evaluation),
         leading=leading,
+        given=given,
     )
 
 
-def _others(given: Mapping[str, Any], logits: Floats, classes: int) -> dict[str, Any]:
+def _others(given: Mapping[str, npt.NDArray[Any]], logits: Floats, classes: int) -> dict[str, Any]:
     """Return all arrays of a batch but logits and labels, empty where they are not given."""
     empty = empties(computed_dtype(logits.dtype))
     if given.keys() <= {"logits", "labels"}:
@@ -197,14 +203,19 @@ def _kinds(given: Mapping[str, Any], evaluation: Evaluation) -> frozenset[str]:
 
 
 def _array(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return a tensor as an array, without a copy where its memory can be seen."""
+    if isinstance(value, np.ndarray):
+        return value
     try:
-        return np.asarray(value)
-    except ValueError as error:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
         raise TensorError(f"{name} is not a rectangular array: {error}", field=name) from None
+    # An empty list says nothing of its type; NumPy takes it for floats.
+    is_empty = array.size == 0 and name in ("labels", "target_indices")
+    return array.astype(np.int64) if is_empty and array.dtype == np.float64 else array
 
 
-def _logits(value: Any) -> Floats:
-    logits = _array("logits", value)
+def _logits(logits: npt.NDArray[Any]) -> Floats:
     if dtype_name(logits.dtype) not in DTYPES:
         raise TensorError(
             f"logits must be one of {', '.join(DTYPES)}, not {logits.dtype}", field="logits"
@@ -220,10 +231,9 @@ def _logits(value: Any) -> Floats:
     return np.ascontiguousarray(logits, logits.dtype.newbyteorder("="))
 
 
-def _integers(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    integers = _array(name, value)
-    if integers.size == 0 and not isinstance(value, np.ndarray):
-        integers = integers.astype(np.int64)
+def _integers(
+    name: str, integers: npt.NDArray[Any], shape: tuple[int, ...]
+) -> npt.NDArray[np.int64]:
     if integers.dtype.kind not in "iub":
         raise TensorError(f"{name} must be integers, not {integers.dtype}", field=name)
     _check_shape(name, integers.shape, shape)
@@ -236,12 +246,18 @@ def _integers(name: str, value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.i
     return np.ascontiguousarray(integers, np.int64)
 
 
-def _labels(value: Any, leading: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    return _integers("labels", value, leading).reshape(-1)
+def _labels(labels: npt.NDArray[Any], logits: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return labels flat, for logits of a shape."""
+    if labels.shape == logits:
+        raise TensorError(
+            f"labels have the logits' shape {list(logits)}, and are one class for each row;"
+            " give one-hot or soft labels as target_probabilities",
+            field="labels",
+        )
+    return _integers("labels", labels, logits[:-1]).reshape(-1)
 
 
-def _reals(name: str, value: Any) -> npt.NDArray[Any]:
-    reals = _array(name, value)
+def _reals(name: str, reals: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if dtype_name(reals.dtype) in DTYPES:
         return reals
     if reals.dtype.kind not in "iu":
@@ -299,7 +315,7 @@ def _weights(
 ) -> npt.NDArray[np.float64]:
     if name not in given:
         return _NONE
-    weights = _array(name, given[name])
+    weights = given[name]
     if weights.dtype.kind not in "fiu" or weights.dtype.itemsize > 8:
         raise TensorError(f"{name} must be real numbers, not {weights.dtype}", field=name)
     _check_shape(name, weights.shape, shape)
@@ -316,7 +332,7 @@ def _class_weights(given: Mapping[str, Any], classes: int) -> npt.NDArray[np.flo
 def _mask(given: Mapping[str, Any], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     if "class_mask" not in given:
         return _NO_MASK
-    mask = _array("class_mask", given["class_mask"])
+    mask = given["class_mask"]
     if mask.dtype != np.bool_:
         raise TensorError(f"class_mask must be booleans, not {mask.dtype}", field="class_mask")
     if mask.shape != shape[-1:]:

@@ -211,7 +211,7 @@ def evaluate(
     check_outputs(options, evaluation)
     batch = check_batch(tensors, evaluation)
     refuse_illegal(batch, options)
-    arrays = prepare_outputs(batch, options, out or {}, tensors)
+    arrays = prepare_outputs(batch, options, out or {})
     with turn():
         count, weight_sum = weigh(batch, options, threads)
     divisor = mean_divisor(options, weight_sum, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import weakref
 
@@ -15,6 +16,9 @@ from softxent.compiled.bus_errors import BEGIN, END, LOST, PLACES, SUPPORTED
 __all__ = ["PLACES", "SUPPORTED", "MappedFile", "watch_mappings"]
 
 _lock = threading.RLock()
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 _free = list(range(PLACES))
 _table: npt.NDArray[np.int64] | None = None
 

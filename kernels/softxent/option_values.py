@@ -109,24 +109,33 @@ CHECKS: dict[str, Callable[[object], object]] = {
 }
 
 
-# JSON's numbers with an optional plus. Python's own float and int also read underscores,
-# surrounding blanks, other scripts' digits, "nan" and "inf".
+# Decimal numbers as programs write them, 1, 0.5, .5, 5., 1e-4, +1E+2. Python's own float and int
+# also read underscores, surrounding blanks, other scripts' digits, "nan" and "inf".
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,18})")
-_FLOAT = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_FLOAT = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+_LONGEST = 64
+"""Characters of a text that an error repeats."""
 
 
 def _read_float(name: str, text: str) -> float:
     if not _FLOAT.fullmatch(text):
-        raise OptionError(f"{name} must be a number, not {text!r}", field=name)
+        raise _no_number(name, "a decimal number such as 0.1 or 1e-4", text, _FLOAT)
     return float(text)
 
 
 def _read_int(name: str, text: str) -> int:
     if not _INTEGER.fullmatch(text):
-        raise OptionError(
-            f"{name} must be an integer of at most 19 digits, not {text!r}", field=name
-        )
+        raise _no_number(name, "an integer of at most 19 digits", text, _INTEGER)
     return int(text)
+
+
+def _no_number(name: str, wanted: str, text: str, pattern: re.Pattern[str]) -> OptionError:
+    """Return the refusal of a text; forms and query strings turn a plus sign into a blank."""
+    message = f"{name} must be {wanted}, not {text[:_LONGEST]!r}"
+    if pattern.fullmatch(text.replace(" ", "+")):
+        message += "; in a query string + stands for a blank: write %2B, or leave it out"
+    return OptionError(message, field=name)
 
 
 def _or_none(read: Callable[[str, str], object]) -> Callable[[str, str], object]:

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from softxent.errors import OptionError
 from softxent.evaluations import CROSS_ENTROPY, Evaluation
+from softxent.hints import LONGEST, unknown
 from softxent.option_values import CHECKS, READERS
 
 
@@ -200,14 +201,12 @@ def check_outputs(options: Options, evaluation: Evaluation) -> None:
     """
     for name in options.outputs:
         if name not in evaluation.outputs:
-            known = ", ".join(evaluation.outputs)
-            raise OptionError(f"unknown output {name!r}; known are {known}", field="outputs")
+            raise OptionError(unknown("output", name, evaluation.outputs), field="outputs")
 
 
 def _check_known(name: str, evaluation: Evaluation) -> None:
     if name not in evaluation.options:
-        known = ", ".join(evaluation.options)
-        raise OptionError(f"unknown option {name!r}; known are {known}", field=name)
+        raise OptionError(unknown("option", name, evaluation.options), field=name[:LONGEST])
 
 
 def _as_text(value: object) -> str:

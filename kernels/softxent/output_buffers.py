@@ -43,14 +43,9 @@ def form_of(
 
 
 def prepare_outputs(
-    batch: Batch,
-    options: Options,
-    out: Mapping[str, npt.NDArray[Any]],
-    tensors: Mapping[str, Any],
+    batch: Batch, options: Options, out: Mapping[str, npt.NDArray[Any]]
 ) -> Arrays:
     """Check the caller's buffers and allocate the others; the loss is always among them.
-
-    `tensors` are what `batch` came from.
 
     Raises:
         OptionError: the output dtype is not there.
@@ -68,7 +63,7 @@ def prepare_outputs(
         else:
             arrays[name] = np.empty(shape, dtype)
     if out:
-        _refuse_overlaps(batch, out, tensors)
+        _refuse_overlaps(batch, out)
     return arrays
 
 
@@ -111,21 +106,25 @@ def _check_buffer(name: str, buffer: Any, shape: tuple[int, ...], dtype: np.dtyp
         raise OutputBufferError(f"out[{name!r}] {problem}", field=name)
 
 
-def _refuse_overlaps(
-    batch: Batch, out: Mapping[str, npt.NDArray[Any]], tensors: Mapping[str, Any]
-) -> None:
+def _refuse_overlaps(batch: Batch, out: Mapping[str, npt.NDArray[Any]]) -> None:
     """Refuse buffers that would destroy an input, also one that was copied, or one another."""
     names = list(out)
     for i, name in enumerate(names):
-        for other, array in tensors.items():
-            if not isinstance(array, np.ndarray) or not np.may_share_memory(out[name], array):
+        for other, array in batch.given.items():
+            if not np.may_share_memory(out[name], array):
                 continue
-            may_replace = other == "logits" and name in IN_PLACE
-            if not (may_replace and _are_same(out[name], batch.logits)):
-                raise OutputBufferError(f"out[{name!r}] overlaps {other}", field=name)
+            if not (other == "logits" and name in IN_PLACE and _are_same(out[name], batch.logits)):
+                raise OutputBufferError(_overlap(name, other), field=name)
         for other in names[:i]:
             if np.may_share_memory(out[name], out[other]):
-                raise OutputBufferError(f"out[{name!r}] overlaps out[{other!r}]", field=name)
+                raise OutputBufferError(_overlap(name, f"out[{other!r}]"), field=name)
+
+
+def _overlap(name: str, other: str) -> str:
+    text = f"out[{name!r}] overlaps {other}; give it memory of its own"
+    if other == "logits" and name in IN_PLACE:
+        text += ", or exactly the memory of logits that are C-contiguous and of its dtype"
+    return text
 
 
 def _are_same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:

@@ -121,7 +121,7 @@ def evaluate_part(
     threads, checked = threads_of(num_threads), _per_row(options)
     batch = check_batch(tensors)
     refuse_illegal(batch, checked)
-    arrays = prepare_outputs(batch, checked, out or {}, tensors)
+    arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
     losses = run(batch, checked, divisor or math.inf, arrays, threads)
     return _part(batch, checked, arrays, weights, losses)
@@ -149,7 +149,7 @@ def evaluate_columns(
     threads, checked = threads_of(num_threads), _per_row(options)
     batch = check_columns(tensors, checked, first_class, partials.classes)
     check_partials(partials, batch)
-    arrays = prepare_outputs(batch, checked, out or {}, tensors)
+    arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
     losses = run_columns(
         batch, checked, divisor or math.inf, arrays, partials, first_class, threads

@@ -189,7 +189,7 @@ def class_cross_entropy(
         # Few classes stand in lanes where they are all there.
         whole = evaluate(tensors, checked, SHARD, out=out, num_threads=num_threads)
         return CrossEntropyResult(**whole)
-    arrays = prepare_outputs(batch, checked, out or {}, tensors)
+    arrays = prepare_outputs(batch, checked, out or {})
     count, weight_sum = weigh(batch, checked, threads_of(num_threads))
     divisor = mean_divisor(checked, weight_sum, count)
     threads = threads_of(num_threads)

@@ -3,19 +3,27 @@
 numba's `workqueue` layer aborts the process when two threads enter parallel loops at once; the
 OpenMP and TBB layers do not. Which layer there is shows after the first parallel loop, so that
 one, and all of them on `workqueue`, are guarded by a lock.
+
+A fork copies the memory of a threading layer but not its threads: GNU OpenMP aborts the child at
+its first parallel loop. A child that was forked after the layer started therefore evaluates on
+its own thread, to the same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
 import numba
+from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import threading_layer
 
 _guard = threading.Lock()
 _concurrent = False
+_forked = False
+"""Whether this process was forked after the threading layer had started."""
 
 
 def layer() -> str | None:
@@ -28,7 +36,7 @@ def layer() -> str | None:
 
 def available_threads() -> int:
     """Return how many threads a parallel loop started from here may use."""
-    return int(numba.get_num_threads())
+    return 1 if _forked else int(numba.get_num_threads())
 
 
 @contextlib.contextmanager
@@ -46,3 +54,18 @@ def parallel_loop(num_threads: int) -> Iterator[None]:
             _concurrent = layer() in ("omp", "tbb")
     finally:
         numba.set_num_threads(before)
+
+
+def _after_fork_in_child() -> None:
+    global _forked
+    _forked = _forked or layer() is not None
+    global_compiler_lock.release()
+
+
+# A fork waits until no other thread compiles or loads a kernel: a child in which the compiler's
+# lock is held by a thread that does not exist there would wait for it for ever.
+os.register_at_fork(
+    before=global_compiler_lock.acquire,
+    after_in_parent=global_compiler_lock.release,
+    after_in_child=_after_fork_in_child,
+)

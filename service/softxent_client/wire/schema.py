@@ -18,6 +18,7 @@ import numpy.typing as npt
 from softxent.errors import ROWS_NAMED, RowsError, TensorError
 from softxent.evaluations import CROSS_ENTROPY, PER_LOGIT, Evaluation
 from softxent.evaluations import INTEGERS as OUTPUT_INTEGERS
+from softxent.hints import unknown
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +50,7 @@ MAX_RANK = 63
 
 MAX_BYTES = 1 << 62
 """Product of the non-zero dimensions and the item size that NumPy can still address."""
+
 
 SHOWN = 64
 """Characters of an unknown name that an error repeats; a name may be as long as a body."""
@@ -103,9 +105,7 @@ class Schema:
         """
         if name not in self.fields:
             shown = name[:SHOWN]
-            raise TensorError(
-                f"unknown tensor {shown!r}; known are {', '.join(self.fields)}", field=shown
-            )
+            raise TensorError(unknown("tensor", name, self.fields), field=shown)
         return self.fields[name]
 
     def check_names(self, names: Iterable[str]) -> None:
@@ -133,8 +133,10 @@ class Schema:
             if field.below is not None and self.rows_of is not None:
                 low = high = tensors[self.rows_of].ndim - field.below
             if not low <= tensor.ndim <= high:
+                one_hot = "; one-hot or soft labels are target_probabilities"
+                hint = one_hot if name == "labels" and tensor.ndim == low + 1 else ""
                 raise TensorError(
-                    f"{name} has {_dimensions(tensor.ndim)}, expected {_expected(low, high)}",
+                    f"{name} has {_dimensions(tensor.ndim)}, expected {_expected(low, high)}{hint}",
                     field=name,
                 )
 
