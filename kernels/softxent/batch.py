@@ -133,9 +133,7 @@ def check_batch(
     for name in tensors:
         if name not in evaluation.tensors:
             raise TensorError(unknown("tensor", name, evaluation.tensors), field=name)
-    given = {
-        name: _array(name, value) for name, value in tensors.items() if value is not None
-    }
+    given = {name: _array(name, value) for name, value in tensors.items() if value is not None}
     if "logits" not in given:
         raise TensorError("logits is required", field="logits")
     if evaluation.name == PRODUCT and "vectors" not in given:
@@ -241,7 +239,9 @@ def _integers(
         too_large = integers.reshape(-1) > np.iinfo(np.int64).max
         if too_large.any():
             raise LabelError(
-                f"{name} do not fit int64", field=name, **named_rows(too_large, integers)
+                f"{name} must be below 2^63; {_fail(int(too_large.sum()), 'are')} not",
+                field=name,
+                **named_rows(too_large, integers),
             )
     return np.ascontiguousarray(integers, np.int64)
 
@@ -346,7 +346,9 @@ def refuse_bad_weights(name: str, weights: npt.NDArray[np.float64]) -> None:
     bad = ~((weights >= 0) & (weights < np.inf))
     if bad.any():
         raise WeightError(
-            f"{name} must be finite and not negative", field=name, **named_rows(bad, weights)
+            f"{name} must be finite and not negative; {_fail(int(bad.sum()), 'are')} not",
+            field=name,
+            **named_rows(bad, weights),
         )
 
 
@@ -361,10 +363,15 @@ def refuse_bad_labels(batch: Batch, ignore_index: int | None) -> None:
     if bad.any():
         ignored = "" if ignore_index is None else f" or be {ignore_index}"
         raise LabelError(
-            f"labels must lie in [0, {classes}){ignored}; {int(bad.sum())} do not",
+            f"labels must lie in [0, {classes}){ignored}; {_fail(int(bad.sum()), 'do')} not",
             field="labels",
             **named_rows(bad, batch.labels),
         )
+
+
+def _fail(number: int, verb: str) -> str:
+    """Return how many values fail: "1 is", "2 are"; "1 does", "2 do"."""
+    return f"{number} {verb if number != 1 else {'are': 'is', 'do': 'does'}[verb]}"
 
 
 def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

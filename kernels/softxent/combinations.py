@@ -46,9 +46,11 @@ def _refuse_beside_bucket(batch: Batch, options: Options) -> None:
 def _refuse_outputs(batch: Batch, options: Options) -> None:
     for name in options.outputs:
         if name in ("correct", "rank") and "labels" not in batch.kinds:
-            raise OptionError(f"{name} is asked for without labels", field=name)
+            raise OptionError(f"the output {name} needs labels, which are not given", field=name)
         if name in ("hessian_diagonal", PRODUCT) and options.softcap is not None:
-            raise OptionError(f"{name} does not go with a softcap", field=name)
+            raise OptionError(
+                f"the output {name} does not go with a softcap; give softcap=None", field=name
+            )
 
 
 def _refuse_temperature(batch: Batch, options: Options) -> None:

@@ -7,7 +7,7 @@
     │   └── RowsError                some rows of a tensor hold values that are refused
     │       ├── LabelError           a label outside [0, C) that is not ignore_index
     │       ├── WeightError          a negative or non-finite weight
-    │       └── NonFiniteError       a loss or log-normaliser that is not finite
+    │       └── NonFiniteError       an output or a sum that is not finite
     ├── EmptyReductionError          the divisor of the mean is 0 and empty="error"
     └── OutputBufferError (ValueError)  an `out` buffer that cannot take the result
 
@@ -90,7 +90,7 @@ class RowsError(InputError):
     def __str__(self) -> str:
         """Return the message and the rows, as a traceback shows them."""
         rows = ", ".join(f"{r} ({v})" for r, v in zip(self.rows, self.values, strict=False))
-        more = ", ..." if self.total > len(self.rows) else ""
+        more = ", ..." if isinstance(self.total, int) and self.total > len(self.rows) else ""
         return f"{self.message}; rows {rows}{more}" if rows else self.message
 
     def details(self) -> dict[str, object]:
@@ -116,7 +116,7 @@ class WeightError(RowsError):
 
 
 class NonFiniteError(RowsError):
-    """A row's loss or log-normaliser is not finite, and `non_finite` is "error"."""
+    """An output or a sum is not finite, and `non_finite` is "error"; `field` names which."""
 
     slug = "non-finite-result"
 
@@ -131,6 +131,12 @@ class OutputBufferError(SoftxentError, ValueError):
     """An `out` buffer has the wrong dtype, shape or strides, or overlaps an input."""
 
     slug = "invalid-output-buffer"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: "1 row", "3 rows", "2 classes"."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{'' if number == 1 else plural}"
 
 
 def named_rows(bad: npt.NDArray[Any], values: npt.NDArray[Any]) -> dict[str, Any]:

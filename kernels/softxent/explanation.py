@@ -25,6 +25,7 @@ from softxent.errors import (
     TensorError,
     WeightError,
     as_json,
+    counted,
 )
 
 Vector = npt.NDArray[np.float64]
@@ -196,7 +197,8 @@ def _checked_logits(logits: npt.ArrayLike) -> Vector:
     z = _vector(logits, "logits")
     if not 1 <= z.size <= MAX_CLASSES:
         raise TensorError(
-            f"logits has {z.size} classes; explain takes 1 to {MAX_CLASSES}", field="logits"
+            f"logits have {counted(z.size, 'class')}; explain takes 1 to {MAX_CLASSES}",
+            field="logits",
         )
     _refuse(~np.isfinite(z), z, "logits", "not finite", NonFiniteError)
     return z
@@ -233,12 +235,14 @@ def _checked_probabilities(classes: int, target_probabilities: npt.ArrayLike) ->
     field = "target_probabilities"
     y = _vector(target_probabilities, field)
     if y.size != classes:
-        raise TensorError(f"{field} has {y.size} classes and logits {classes}", field=field)
+        raise TensorError(
+            f"{field} have shape [{y.size}]; the logits ask for [{classes}]", field=field
+        )
     _refuse(~(np.isfinite(y) & (y >= 0)), y, field, "negative or not finite", WeightError)
     total = _sum(y)
     if not abs(total - 1) <= SUM_TOLERANCE:
         raise RowsError(
-            f"{field} sum to {total!r}, not to 1 within {SUM_TOLERANCE}",
+            f"{field} must sum to 1 within {SUM_TOLERANCE}, not to {total!r}",
             field=field,
             rows=(0,),
             values=(as_json(total),),
@@ -277,7 +281,8 @@ def _refuse(
     at = np.flatnonzero(refused)
     if at.size:
         raise error(
-            f"{field} is {why} in {at.size} of {values.size} classes, first in class {at[0]}",
+            f"{field} are {why} in {at.size} of {counted(values.size, 'class')},"
+            f" first in class {at[0]}",
             field=field,
             rows=at[:ROWS_NAMED].tolist(),
             values=[as_json(value) for value in values[at[:ROWS_NAMED]].tolist()],

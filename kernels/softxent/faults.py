@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from softxent.batch import Batch, refuse_bad_labels, refuse_bad_weights
 from softxent.compiled import checks
-from softxent.errors import LabelError, RowsError, as_json, named_rows
+from softxent.errors import LabelError, RowsError, as_json, counted, named_rows
 from softxent.options import Options
 
 Faults = npt.NDArray[np.uint8]
@@ -65,7 +65,7 @@ def refuse(batch: Batch, options: Options, faults: Faults) -> NoReturn:
     bad = faults == code
     shown = named_rows(bad, np.zeros(batch.rows))
     shown["values"] = [_value(batch, code, row) for row in shown["rows"]]
-    message = f"{text.format(classes=batch.classes)}; {shown['total']} rows do"
+    message = f"{text.format(classes=batch.classes)}; {counted(shown['total'], 'row')} at fault"
     raise cls(message, field=field, **shown)
 
 

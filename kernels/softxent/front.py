@@ -10,12 +10,12 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from softxent.batch import check_batch
+from softxent.batch import Batch, check_batch
 from softxent.combinations import refuse_illegal
 from softxent.compiled import compilation, threading
 from softxent.compiled.ahead import compile_all
-from softxent.compiled.exact_sum import all_finite, total
-from softxent.errors import NonFiniteError, OptionError, named_rows
+from softxent.compiled.exact_sum import total
+from softxent.errors import OptionError
 from softxent.evaluations import (
     CROSS_ENTROPY,
     HESSIAN_VECTOR_PRODUCT,
@@ -24,6 +24,7 @@ from softxent.evaluations import (
     Evaluation,
     given_tensors,
 )
+from softxent.finite import refuse_non_finite
 from softxent.options import (
     OptionKeywords,
     Options,
@@ -31,7 +32,12 @@ from softxent.options import (
     check_outputs,
 )
 from softxent.output_buffers import prepare_outputs
-from softxent.reduction import mean_divisor, reduced_loss
+from softxent.reduction import (
+    mean_divisor,
+    reduced_loss,
+    refuse_infinite_sums,
+    refuse_weights_out_of_range,
+)
 from softxent.results import Arrays, CrossEntropyResult, Floats
 from softxent.running import PARALLEL_ELEMENTS, Sums, Turn, run
 from softxent.weighing import weigh
@@ -80,8 +86,8 @@ def cross_entropy(
         OptionError, TensorError, LabelError, WeightError, RowsError: what was passed is
             refused, before a byte of `out` is written.
         OutputBufferError: an `out` buffer does not fit.
-        NonFiniteError: a row's loss is not finite and `non_finite` is "error"; what `out`
-            holds is then undefined.
+        NonFiniteError: an output or a sum is not finite and `non_finite` is "error"; what
+            `out` holds is then undefined.
         EmptyReductionError: the mean divides by 0 and `empty` is "error".
     """
     tensors = given_tensors(locals(), CROSS_ENTROPY)
@@ -110,7 +116,7 @@ def softmax(
         [..., C] in the output dtype.
 
     Raises:
-        As `cross_entropy`; NonFiniteError where the log-normaliser of a row is not finite.
+        As `cross_entropy`; NonFiniteError where a row has no softmax.
     """
     return _softmax("probabilities", locals())
 
@@ -215,11 +221,13 @@ def evaluate(
     with turn():
         count, weight_sum = weigh(batch, options, threads)
     divisor = mean_divisor(options, weight_sum, count)
+    refuse_weights_out_of_range(batch, options, divisor)
     sums = run(batch, options, divisor or math.inf, arrays, threads, turn)
-    return finish(options, evaluation, arrays, sums, divisor, weight_sum, count)
+    return finish(batch, options, evaluation, arrays, sums, divisor, weight_sum, count)
 
 
 def finish(
+    batch: Batch,
     options: Options,
     evaluation: Evaluation,
     arrays: Arrays,
@@ -231,15 +239,16 @@ def finish(
     """Return what was asked for and the sums by name, from the arrays that were written.
 
     Raises:
-        NonFiniteError: a loss is not finite, and `non_finite` is "error".
+        NonFiniteError: one of them is not finite, and `non_finite` is "error".
     """
-    refuse_non_finite(options, arrays, sums)
+    refuse_non_finite(batch, options, divisor or math.inf, arrays, sums)
     loss_sum = total(sums)
     results: dict[str, Any] = {name: arrays[name] for name in options.outputs}
     if "loss" in results and options.reduction != "none":
         results["loss"] = reduced_loss(options, loss_sum, divisor)
     if evaluation.has_sums:
         results |= {"loss_sum": loss_sum, "weight_sum": weight_sum, "count": count}
+        refuse_infinite_sums(options, results)
     return results
 
 
@@ -253,23 +262,6 @@ def threads_of(num_threads: int | None) -> int:
             field="num_threads",
         )
     return 1 if num_threads == 1 else min(num_threads, threading.available_threads())
-
-
-def refuse_non_finite(options: Options, arrays: Arrays, sums: Sums) -> None:
-    """Refuse losses that are not finite, where `non_finite` is "error".
-
-    Raises:
-        NonFiniteError: there are some.
-    """
-    if options.non_finite != "error" or all_finite(sums):
-        return
-    loss = arrays["loss"]
-    bad = ~np.isfinite(loss.reshape(-1))
-    raise NonFiniteError(
-        f"the loss of {int(bad.sum())} rows is not finite; non_finite=propagate returns them",
-        field="logits",
-        **named_rows(bad, loss),
-    )
 
 
 def warm_up() -> None:

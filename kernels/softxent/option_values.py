@@ -9,6 +9,7 @@ from numbers import Integral, Real
 
 from softxent.errors import OptionError
 from softxent.evaluations import OUTPUTS, PRODUCT
+from softxent.hints import LONGEST, unknown
 
 REDUCTIONS = ("none", "mean", "sum")
 SMOOTHINGS = ("all", "others")
@@ -22,17 +23,22 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 _EVERY_OUTPUT = (*OUTPUTS, PRODUCT)
 
 
+def _shown(value: object) -> str:
+    """Return a value as an error repeats it: a client's text may be as long as a head."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a larger one"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def _outputs(value: object) -> tuple[str, ...]:
     names = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not names:
         raise OptionError("outputs is empty; ask for at least one output", field="outputs")
     for name in names:
         if not isinstance(name, str) or name not in _EVERY_OUTPUT:
-            raise OptionError(
-                f"unknown output {name!r}; known are {', '.join(OUTPUTS)}", field="outputs"
-            )
+            raise OptionError(unknown("output", str(name), OUTPUTS), field="outputs")
     if len(set(names)) != len(names):
-        raise OptionError("an output is asked for more than once", field="outputs")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise OptionError(f"outputs names {twice} more than once", field="outputs")
     return tuple(name for name in _EVERY_OUTPUT if name in names)
 
 
@@ -44,7 +50,7 @@ def _choice(
             return None
         if not isinstance(value, str) or value not in choices:
             raise OptionError(
-                f"{field} must be one of {', '.join(choices)}, not {value!r}", field=field
+                f"{field} must be one of {', '.join(choices)}, not {_shown(value)}", field=field
             )
         return value
 
@@ -58,7 +64,8 @@ def _number(
         if value is None and optional:
             return None
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise OptionError(f"{field} must be a number {range_}, not {value!r}", field=field)
+            message = f"{field} must be a number {range_}, not {_shown(value)}"
+            raise OptionError(message, field=field)
         number = _as_float(value)
         if not accepts(number):
             raise OptionError(f"{field} must be {range_}, not {number!r}", field=field)
@@ -79,11 +86,13 @@ def _ignore_index(value: object) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise OptionError(
-            f"ignore_index must be an integer or None, not {value!r}", field="ignore_index"
+            f"ignore_index must be an integer or None, not {_shown(value)}", field="ignore_index"
         )
     index = int(value)
     if not -(2**63) <= index < 2**63:
-        raise OptionError("ignore_index does not fit int64", field="ignore_index")
+        raise OptionError(
+            f"ignore_index must lie in [-2^63, 2^63), not {_shown(index)}", field="ignore_index"
+        )
     return index
 
 
@@ -99,7 +108,10 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "tail": _choice("tail", TAILS),
     "hard_weight": _number("hard_weight", lambda v: 0 <= v <= 1, "in [0, 1]", optional=True),
     "denominator": _number(
-        "denominator", lambda v: 0 < v < math.inf, "finite and > 0", optional=True
+        "denominator",
+        lambda v: 2.0**-1022 <= v < math.inf,
+        "finite and at least 2^-1022, about 2.3e-308",
+        optional=True,
     ),
     "mean_over": _choice("mean_over", MEAN_OVER),
     "scale": _number("scale", math.isfinite, "finite"),
@@ -113,9 +125,6 @@ CHECKS: dict[str, Callable[[object], object]] = {
 # also read underscores, surrounding blanks, other scripts' digits, "nan" and "inf".
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-
-_LONGEST = 64
-"""Characters of a text that an error repeats."""
 
 
 def _read_float(name: str, text: str) -> float:
@@ -132,7 +141,7 @@ def _read_int(name: str, text: str) -> int:
 
 def _no_number(name: str, wanted: str, text: str, pattern: re.Pattern[str]) -> OptionError:
     """Return the refusal of a text; forms and query strings turn a plus sign into a blank."""
-    message = f"{name} must be {wanted}, not {text[:_LONGEST]!r}"
+    message = f"{name} must be {wanted}, not {_shown(text)}"
     if pattern.fullmatch(text.replace(" ", "+")):
         message += "; in a query string + stands for a blank: write %2B, or leave it out"
     return OptionError(message, field=name)

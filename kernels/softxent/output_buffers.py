@@ -42,9 +42,7 @@ def form_of(
     return batch.leading, np.dtype(INTEGERS[name]) if name in INTEGERS else batch.computed
 
 
-def prepare_outputs(
-    batch: Batch, options: Options, out: Mapping[str, npt.NDArray[Any]]
-) -> Arrays:
+def prepare_outputs(batch: Batch, options: Options, out: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """Check the caller's buffers and allocate the others; the loss is always among them.
 
     Raises:

@@ -22,9 +22,11 @@ import numpy.typing as npt
 from softxent.batch import Batch, check_batch
 from softxent.combinations import refuse_illegal
 from softxent.compiled.exact_sum import WORDS, total
-from softxent.front import refuse_non_finite, threads_of
+from softxent.finite import refuse_non_finite
+from softxent.front import threads_of
 from softxent.options import Options
 from softxent.output_buffers import prepare_outputs
+from softxent.reduction import refuse_weights_out_of_range
 from softxent.results import Arrays
 from softxent.running import Sums, run
 from softxent.sharding import ClassPartials, check_columns, check_partials, run_columns
@@ -123,8 +125,9 @@ def evaluate_part(
     refuse_illegal(batch, checked)
     arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
+    refuse_weights_out_of_range(batch, checked, divisor)
     losses = run(batch, checked, divisor or math.inf, arrays, threads)
-    return _part(batch, checked, arrays, weights, losses)
+    return _part(batch, checked, divisor, arrays, weights, losses)
 
 
 def evaluate_columns(
@@ -148,13 +151,14 @@ def evaluate_columns(
         return evaluate_part(tensors, options, divisor=divisor, out=out, num_threads=num_threads)
     threads, checked = threads_of(num_threads), _per_row(options)
     batch = check_columns(tensors, checked, first_class, partials.classes)
-    check_partials(partials, batch)
+    check_partials(partials, batch, checked, first_class)
     arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
+    refuse_weights_out_of_range(batch, checked, divisor)
     losses = run_columns(
         batch, checked, divisor or math.inf, arrays, partials, first_class, threads
     )
-    return _part(batch, checked, arrays, weights, losses)
+    return _part(batch, checked, divisor, arrays, weights, losses)
 
 
 def faulty_rows(
@@ -186,8 +190,15 @@ def _per_row(options: Options) -> Options:
     return replace(options, reduction="none", denominator=None, mean_over="weights")
 
 
-def _part(batch: Batch, options: Options, arrays: Arrays, weights: Weights, losses: Sums) -> Part:
-    refuse_non_finite(options, arrays, losses)
+def _part(
+    batch: Batch,
+    options: Options,
+    divisor: float,
+    arrays: Arrays,
+    weights: Weights,
+    losses: Sums,
+) -> Part:
+    refuse_non_finite(batch, options, divisor or math.inf, arrays, losses)
     asked = {name: arrays[name] for name in ("loss", *options.outputs)}
     return Part(asked, _sums(batch, weights, losses))
 

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
 
-from softxent.errors import EmptyReductionError
+from softxent.batch import Batch
+from softxent.errors import (
+    EmptyReductionError,
+    InputError,
+    NonFiniteError,
+    OptionError,
+    WeightError,
+    named_rows,
+)
 from softxent.options import Options
+
+SMALLEST_NORMAL = 2.0**-1022
+"""Of float64; a divisor below it has lost digits, and its inverse overflows."""
+
+_SMALLEST_FACTORS = {8: SMALLEST_NORMAL, 4: 2.0**-100}
+"""By the bytes of a row's loss: below such factors losses lose digits before a mean's division."""
 
 
 def mean_divisor(options: Options, weight_sum: float, count: int) -> float:
@@ -26,8 +43,68 @@ def mean_divisor(options: Options, weight_sum: float, count: int) -> float:
     return divisor
 
 
+def refuse_weights_out_of_range(batch: Batch, options: Options, divisor: float) -> None:
+    """Refuse weights and scale with which a mean is lost in its rows, though it may be any number.
+
+    Raises:
+        WeightError, OptionError: they are too small, or the weights add up to too much.
+    """
+    if divisor in (0, 1):
+        return
+    if not SMALLEST_NORMAL <= divisor < math.inf:
+        size = "less than the smallest normal" if divisor < 1 else "more than the largest"
+        raise _out_of_range(batch, f"the weights of the rows add up to {size} float64")
+    factor, smallest = _largest_factor(batch, options), _SMALLEST_FACTORS[batch.computed.itemsize]
+    if 0 < factor < smallest:
+        raise _out_of_range(
+            batch,
+            f"weights times scale are below {smallest:.1e} in every row, where {batch.computed}"
+            " losses lose digits before the mean is divided",
+        )
+
+
+def _largest_factor(batch: Batch, options: Options) -> float:
+    """Return the largest factor that a row's loss may have; 0 where there is none."""
+    weights = (batch.row_weights, batch.class_weights)
+    largest = [Fraction(float(w.max())) for w in weights if w.size]
+    # In fractions, so that the product does not underflow itself.
+    factor = math.prod(largest, start=Fraction(abs(options.scale)))
+    return float(factor) or (5e-324 if factor else 0.0)
+
+
+def _out_of_range(batch: Batch, what: str) -> InputError:
+    for field in ("row_weights", "class_weights"):
+        weights = getattr(batch, field)
+        if weights.size:
+            return WeightError(
+                f"{what}; multiply {field} by a power of two, a mean over weights is the same",
+                field=field,
+                **named_rows(weights > 0, weights),
+            )
+    return OptionError(f"{what}; choose a larger scale", field="scale")
+
+
 def reduced_loss(options: Options, loss_sum: float, divisor: float) -> float:
     """Return the loss of the batch; a mean without a divisor is what `empty` says."""
     if divisor == 0:
         return math.nan if options.empty == "nan" else 0.0
     return loss_sum / divisor
+
+
+def refuse_infinite_sums(options: Options, results: Mapping[str, Any]) -> None:
+    """Refuse sums of finite rows that overflow float64, where `non_finite` is "error".
+
+    Raises:
+        NonFiniteError: one does.
+    """
+    if options.non_finite != "error":
+        return
+    for name in ("loss_sum", "weight_sum", "loss"):
+        value = results.get(name)
+        if isinstance(value, float) and math.isinf(value):
+            what = f"the {options.reduction} of the losses" if name == "loss" else name
+            raise NonFiniteError(
+                f"{what} is beyond float64; smaller weights, or a smaller scale, keep it finite;"
+                " non_finite=propagate returns it",
+                field=name,
+            )

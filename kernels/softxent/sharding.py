@@ -1,15 +1,18 @@
-"""Cross-entropy of rows whose columns lie in different places, to the bits of the whole rows.
+"""Cross-entropy of rows whose columns lie in different places.
 
     parts = [class_partials(x, labels, first_class=i, classes=C) for i, x in blocks]
     whole = combine_partials(parts)
     results = [class_cross_entropy(x, labels, whole, first_class=i) for i, x in blocks]
 
-Columns are split on tile boundaries. What blocks exchange is three numbers a tile and row, five
-with a target of probabilities, and the logits of the classes that labels and top-k targets name.
+Where columns are split on tile boundaries, the bits are those of the whole rows; any other split is
+as accurate, and gives the same bits each time. What blocks exchange is three numbers a tile and
+row, five with a target of probabilities, and the logits of the classes that labels and top-k
+targets name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +29,7 @@ from softxent.evaluations import CROSS_ENTROPY, given_tensors
 from softxent.front import evaluate, finish, threads_of
 from softxent.options import OptionKeywords, Options
 from softxent.output_buffers import prepare_outputs
-from softxent.reduction import mean_divisor
+from softxent.reduction import mean_divisor, refuse_weights_out_of_range
 from softxent.results import Arrays, CrossEntropyResult
 from softxent.running import Sums, run_shard
 from softxent.tasks import MAIN, ShardArrays
@@ -42,10 +45,15 @@ Array = npt.NDArray[Any]
 class ClassPartials:
     """What a block of columns, or all of them, come to in each row.
 
+    Tiles begin anew in every block.
+
     Attributes:
         first_class: where the block begins.
         columns: how many it has.
         classes: C.
+        tile_starts: the class where each tile begins.
+        made_from: what the numbers depend on besides the logits, by name: options, dtypes, and
+            digests of the tensors that are the same for every block.
         tiles: float64 [N, tiles, 3], of each tile its maximum m, how many logits equal it, and
             the sum of the others' exp((x - m) / temperature).
         shortfalls: float64 [N, tiles], sum of w (m - x) where the target is spread over all
@@ -57,6 +65,8 @@ class ClassPartials:
     first_class: int
     columns: int
     classes: int
+    tile_starts: tuple[int, ...]
+    made_from: Mapping[str, object]
     tiles: npt.NDArray[np.float64]
     shortfalls: npt.NDArray[np.float64]
     target_sums: npt.NDArray[np.float64]
@@ -82,8 +92,8 @@ def class_partials(
 
     Args:
         logits: [..., columns], those of the classes from `first_class` on.
-        first_class: a multiple of the tile, `softxent.TILE`; columns are one too, unless they are
-            the last.
+        first_class: a multiple of the tile, `softxent.TILE`, as the number of columns is, where
+            the bits of whole rows are wanted.
         classes: C of the whole rows.
         target_probabilities: [..., columns], those of the block.
         class_weights, class_mask: [C], of all classes.
@@ -96,13 +106,17 @@ def class_partials(
     checked = Options.from_keywords(options, SHARD)
     batch = check_columns(given_tensors(locals(), SHARD), checked, first_class, classes)
     weigh(batch, checked, threads_of(num_threads))
-    tiles = -(-batch.logits.shape[1] // TILE)
+    end = first_class + batch.logits.shape[1]
+    starts = tuple(range(first_class, end, TILE))
+    tiles = len(starts)
     written = batch.target_probabilities.size > 0
     entries = batch.target_indices.shape[1] if batch.target_indices.ndim == 2 else 0
     found = ClassPartials(
         first_class=first_class,
         columns=batch.logits.shape[1],
         classes=classes,
+        tile_starts=starts,
+        made_from=made_from(batch, checked),
         tiles=np.zeros((batch.rows, tiles, 3)),
         shortfalls=np.zeros((batch.rows, tiles if checked.label_smoothing or written else 0)),
         target_sums=np.zeros((batch.rows, tiles if written else 0)),
@@ -110,6 +124,8 @@ def class_partials(
     )
     shard = ShardArrays(
         first_class=first_class,
+        first_tile=first_class // TILE,
+        bounds=(*range(0, first_class - TILE + 1, TILE), *starts, end),
         tiles_out=found.tiles,
         shortfalls_out=found.shortfalls,
         target_sums_out=found.target_sums,
@@ -123,38 +139,34 @@ def combine_partials(parts: Sequence[ClassPartials]) -> ClassPartials:
     """Return the partials of adjoining blocks as those of one; any order, any grouping.
 
     Raises:
-        TensorError: the blocks leave a gap, overlap, or are of different rows.
+        TensorError: the blocks leave a gap, overlap, or were made from different rows, targets or
+            options, which the error names.
     """
     ordered = sorted(parts, key=lambda part: part.first_class)
     if not ordered:
         raise TensorError("there are no partials to combine", field="partials")
-    end = ordered[0].first_class
+    first, end = ordered[0], ordered[0].first_class
     for part in ordered:
-        if _kind(part) != _kind(ordered[0]):
-            raise TensorError("partials are of different rows or options", field="partials")
+        refuse_other_origin(first, part.made_from)
         if part.first_class != end:
             raise TensorError(
                 f"partials begin at class {part.first_class}, expected {end}", field="partials"
             )
         end += part.columns
-    entry_logits = ordered[0].entry_logits
+    entry_logits = first.entry_logits
     for part in ordered[1:]:
         entry_logits = np.where(np.isnan(entry_logits), part.entry_logits, entry_logits)
     return ClassPartials(
-        first_class=ordered[0].first_class,
-        columns=end - ordered[0].first_class,
-        classes=ordered[0].classes,
+        first_class=first.first_class,
+        columns=end - first.first_class,
+        classes=first.classes,
+        tile_starts=tuple(start for part in ordered for start in part.tile_starts),
+        made_from=first.made_from,
         tiles=np.concatenate([part.tiles for part in ordered], axis=1),
         shortfalls=np.concatenate([part.shortfalls for part in ordered], axis=1),
         target_sums=np.concatenate([part.target_sums for part in ordered], axis=1),
         entry_logits=entry_logits,
     )
-
-
-def _kind(part: ClassPartials) -> tuple[Any, ...]:
-    """Return what partials of the same rows and options have in common."""
-    spread = part.shortfalls.shape[1] > 0, part.target_sums.shape[1] > 0
-    return part.classes, len(part.tiles), *spread, part.entry_logits.shape
 
 
 def class_cross_entropy(
@@ -184,7 +196,7 @@ def class_cross_entropy(
     tensors = given_tensors(locals(), SHARD)
     checked = Options.from_keywords(options, SHARD)
     batch = check_columns(tensors, checked, first_class, partials.classes)
-    check_partials(partials, batch)
+    check_partials(partials, batch, checked, first_class)
     if batch.logits.shape[1] == partials.classes:
         # Few classes stand in lanes where they are all there.
         whole = evaluate(tensors, checked, SHARD, out=out, num_threads=num_threads)
@@ -192,9 +204,11 @@ def class_cross_entropy(
     arrays = prepare_outputs(batch, checked, out or {})
     count, weight_sum = weigh(batch, checked, threads_of(num_threads))
     divisor = mean_divisor(checked, weight_sum, count)
+    refuse_weights_out_of_range(batch, checked, divisor)
     threads = threads_of(num_threads)
     sums = run_columns(batch, checked, divisor or math.inf, arrays, partials, first_class, threads)
-    return CrossEntropyResult(**finish(checked, SHARD, arrays, sums, divisor, weight_sum, count))
+    whole = finish(batch, checked, SHARD, arrays, sums, divisor, weight_sum, count)
+    return CrossEntropyResult(**whole)
 
 
 def run_columns(
@@ -209,6 +223,8 @@ def run_columns(
     """Write the outputs of a block of columns; return the accumulator of the rows' losses."""
     shard = ShardArrays(
         first_class=first_class,
+        first_tile=partials.tile_starts.index(first_class),
+        bounds=(*partials.tile_starts, partials.classes),
         tiles=partials.tiles,
         shortfalls=partials.shortfalls,
         target_sums=partials.target_sums,
@@ -221,39 +237,102 @@ def check_columns(tensors: Mapping[str, Any], options: Options, first: int, clas
     """Return the checked batch of a block of columns, whose first class is `first`.
 
     Raises:
-        As `cross_entropy`; TensorError where columns are no whole tiles; OptionError where an
-            option needs the other columns.
+        As `cross_entropy`; TensorError where the block leaves [0, C); OptionError where an option
+            needs the other columns.
     """
     batch = check_batch(tensors, SHARD, classes=classes)
     refuse_illegal(batch, options)
-    columns = batch.logits.shape[1]
-    on_tiles = first % TILE == 0 and (columns % TILE == 0 or first + columns == classes)
-    if not (first >= 0 and first + columns <= classes and on_tiles):
+    end = first + batch.logits.shape[1]
+    if not 0 <= first < end <= classes and batch.rows:
         raise TensorError(
-            f"columns {first} to {first + columns} of {classes} are not whole tiles of {TILE}",
+            f"the block of columns [{first}, {end}) does not lie in the classes [0, {classes})",
             field="first_class",
         )
     if batch.class_mask.ndim == 2:
-        raise TensorError("a mask of each row's own cannot be sharded", field="class_mask")
+        raise TensorError(
+            "class_mask must be [C], the same for every row, where columns are in blocks",
+            field="class_mask",
+        )
     if options.tail == "bucket":
-        raise OptionError("tail=bucket cannot be sharded", field="tail")
+        raise OptionError(
+            "tail=bucket needs all columns at once; give tail=renormalize or none", field="tail"
+        )
     if options.label_smoothing and options.smoothing == "others":
-        raise OptionError("smoothing=others cannot be sharded", field="smoothing")
+        raise OptionError(
+            "smoothing=others needs all columns at once; give smoothing=all", field="smoothing"
+        )
     return batch
 
 
-def check_partials(partials: ClassPartials, batch: Batch) -> None:
-    """Refuse partials that do not belong to a batch.
+def check_partials(
+    partials: ClassPartials, batch: Batch, options: Options, first_class: int
+) -> None:
+    """Refuse partials that do not belong to a batch and its options.
 
     Raises:
         TensorError: they do not.
     """
     if (partials.first_class, partials.columns) != (0, partials.classes):
-        raise TensorError("the partials do not cover every class", field="partials")
-    if len(partials.tiles) != batch.rows:
+        end = partials.first_class + partials.columns
         raise TensorError(
-            f"partials are of {len(partials.tiles)} rows, logits of {batch.rows}", field="partials"
+            f"the partials cover the classes [{partials.first_class}, {end}), not all of"
+            f" [0, {partials.classes}); combine those of every block",
+            field="partials",
         )
-    written = batch.target_probabilities.size > 0
-    if batch.rows and written != (partials.target_sums.shape[1] > 0):
-        raise TensorError("the partials are of another kind of target", field="partials")
+    refuse_other_origin(partials, made_from(batch, options))
+    end = first_class + batch.logits.shape[1]
+    bounds = (*partials.tile_starts, partials.classes)
+    if tuple(b for b in bounds if first_class <= b <= end) != (*range(first_class, end, TILE), end):
+        raise TensorError(
+            f"the partials were made of other blocks than columns [{first_class}, {end});"
+            " evaluate the blocks that they were made of",
+            field="partials",
+        )
+
+
+def made_from(batch: Batch, options: Options) -> dict[str, object]:
+    """Return what the partials of a block depend on besides its logits, by name."""
+    settings = ("ignore_index", "label_smoothing", "softcap", "temperature", "tail", "hard_weight")
+    same_for_all = (
+        "labels",
+        "target_indices",
+        "target_log_probabilities",
+        "class_weights",
+        "row_weights",
+        "class_mask",
+    )
+    return {
+        "classes": batch.classes,
+        "rows": batch.rows,
+        "logits": batch.logits.dtype.name,
+        "target_probabilities": "target_probabilities" in batch.kinds,
+        **{name: getattr(options, name) for name in settings},
+        **{name: _digest(getattr(batch, name)) for name in same_for_all},
+    }
+
+
+def _digest(array: Array) -> str:
+    return f"{array.shape} {hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()}"
+
+
+_DIFFERENCES = {
+    "classes": "are of another number of classes",
+    "rows": "are of another number of rows",
+    "logits": "were made from logits of another dtype",
+    "target_probabilities": "are of another kind of target",
+}
+
+
+def refuse_other_origin(partials: ClassPartials, other: Mapping[str, object]) -> None:
+    """Refuse partials that were made from anything but what `made_from` gave.
+
+    Raises:
+        TensorError: they were; it names what is different.
+    """
+    for name, value in partials.made_from.items():
+        if other[name] != value:
+            difference = _DIFFERENCES.get(name, f"were made with other {name}")
+            text = ""
+            if not isinstance(value, str) or name == "tail":
+                text = f": {value!r}, here {other[name]!r}"
+            raise TensorError(f"the partials {difference}{text}", field="partials")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -139,9 +140,14 @@ def _nothing() -> Weights:
 
 @dataclass(frozen=True, eq=False)
 class ShardArrays:
-    """The arrays of a `Shard`, with N as their first dimension; empty is not given."""
+    """What a `Shard` needs, its arrays with N as their first dimension; empty is not given.
+
+    `bounds` are the classes where the row's tiles begin, and C; `first_tile` is the block's first.
+    """
 
     first_class: int
+    first_tile: int
+    bounds: tuple[int, ...]
     tiles: Weights = field(default_factory=_nothing)
     shortfalls: Weights = field(default_factory=_nothing)
     entry_logits: Weights = field(default_factory=_nothing)
@@ -153,21 +159,35 @@ class ShardArrays:
 
     def part(self, rows: slice) -> ShardArrays:
         """Return some rows."""
-        arrays = {name: value for name, value in vars(self).items() if name != "first_class"}
-        cut = {name: value[rows] if value.size else value for name, value in arrays.items()}
+        cut: dict[str, Any] = {
+            name: array[rows] for name, array in self.arrays().items() if array.size
+        }
         return replace(self, **cut)
+
+    def arrays(self) -> dict[str, Weights]:
+        """Return the arrays by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
 
 def make_shard_task(task: Task, batch: Batch, shard: ShardArrays) -> ShardTask:
     """Return the task of evaluating a block of columns."""
-    arrays = {name: value for name, value in vars(shard).items() if name != "first_class"}
-    last = shard.first_class + task.classes
+    first, last = shard.first_class, shard.first_class + task.classes
+    changed = {"mask": task.mask[first:last], "tile_weights": _tile_weights(task, shard.bounds)}
     return ShardTask(
-        *task._replace(mask=task.mask[shard.first_class : last]),
-        first_class=shard.first_class,
+        *task._replace(**changed),
+        first_class=first,
+        first_tile=shard.first_tile,
         all_classes=batch.classes,
-        **{name: value.reshape(-1) for name, value in arrays.items()},
+        **{name: value.reshape(-1) for name, value in shard.arrays().items()},
     )
+
+
+def _tile_weights(task: Task, bounds: tuple[int, ...]) -> Weights:
+    """Return what the classes of each tile weigh together, as `Task.tile_weights`."""
+    tiles = itertools.pairwise(bounds)
+    if task.class_weights.size and task.smoothing > 0:
+        return np.array([math.fsum(task.class_weights[a:b]) for a, b in tiles])
+    return np.array([b - a for a, b in tiles], np.float64)
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,7 +20,12 @@ from softxent.combinations import refuse_illegal
 from softxent.errors import RowsError, SoftxentError
 from softxent.evaluations import PER_LOGIT, PRODUCT, Evaluation
 from softxent.options import Options
-from softxent.reduction import mean_divisor, reduced_loss
+from softxent.reduction import (
+    mean_divisor,
+    reduced_loss,
+    refuse_infinite_sums,
+    refuse_weights_out_of_range,
+)
 from softxent_client.errors import ServiceError
 from softxent_client.messages import Answer, Body, Call, checked
 from softxent_client.wire import (
@@ -165,6 +170,7 @@ def in_parts(form: Form, request: Request, limit: int) -> Steps:
     evaluation, batch, options = request
     count, weight_sum = _weigh(batch, options)
     divisor = mean_divisor(options, weight_sum, count)
+    refuse_weights_out_of_range(batch, options, divisor)
     merged: dict[str, Array] = {}
     for rows, body in _parts(form, request, slice(0, batch.rows), limit):
         for asked in _requests(request, divisor):
@@ -180,11 +186,9 @@ def in_parts(form: Form, request: Request, limit: int) -> Steps:
     loss_sum = exact_sum(merged["loss"])
     if "loss" in results and options.reduction != "none":
         results["loss"] = reduced_loss(options, loss_sum, divisor)
-    return _shaped(results, batch) | {
-        "loss_sum": loss_sum,
-        "weight_sum": weight_sum,
-        "count": count,
-    }
+    results |= {"loss_sum": loss_sum, "weight_sum": weight_sum, "count": count}
+    refuse_infinite_sums(options, results)
+    return _shaped(results, batch)
 
 
 def _parts(form: Form, request: Request, rows: slice, limit: int) -> Iterator[tuple[slice, Body]]:

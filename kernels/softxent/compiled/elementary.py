@@ -302,7 +302,8 @@ def tanh_quotient(x, v, divisor):
     if not is_single(x):
         share, share_low = divide_pair(v, 0.0 * v, divisor, 0.0)
         return tanh_pair(share, share_low)
-    t = v * (-2.0 / divisor)
+    # Below 2^-1023 the quotient is infinite, and its product with 0 is 0 all the same.
+    t = select(v == 0.0, 0.0, v * (-2.0 / divisor))
     t = select(t < -700.0, -700.0, t)
     n = rint(t * FLOAT64.log2_e)
     r = fma(n, -FLOAT64.ln2_high, t)

@@ -34,7 +34,7 @@ from softxent.compiled.lanes import (
     widen,
 )
 from softxent.compiled.memory import first_lanes, load, load_first, store, store_first
-from softxent.compiled.softmax import out_of_range
+from softxent.compiled.softmax import FAR, out_of_range, penalty
 from softxent.compiled.tiles import exponentials, reference
 from softxent.compiled.transposing import columns_from, columns_to
 
@@ -122,8 +122,9 @@ def evaluate_group(task, first, rows, z, e):
     lse = m + log_D
     loss = group_loss(task, z, m, log_D, found.label_logit, target)
     if task.z_loss > 0.0:
-        loss = loss + task.z_loss * (lse * lse)
-    loss = select(valid, loss * target.factor + 0.0, nan)
+        loss = loss + penalty(task.z_loss, lse)
+    loss = group_times_factor(task, loss, m, log_D, found.label_logit, target)
+    loss = select(valid, loss + 0.0, nan)
     write_values(task.loss_out, first, rows, target.taken, loss)
     if task.log_normalizer_out.size > 0:
         write_values(task.log_normalizer_out, first, rows, target.taken, select(valid, lse, nan))
@@ -205,6 +206,18 @@ def group_loss(task, x, m, log_D, label_logit, target):
     if task.spread_mass > 0.0:
         loss = loss + task.spread_mass * group_shortfall(x, task.classes, m, task.class_weights)
     return loss
+
+
+@inlined
+def group_times_factor(task, loss, m, log_D, label_logit, target):
+    """Do `rows.times_factor` in lanes."""
+    product = loss * target.factor
+    if task.spread_mass > 0.0 or task.z_loss > 0.0 or not any_lane(loss == np.inf):
+        return product
+    unit = 2.0**-FAR
+    below = select(target.own > 0.0, target.own * (m * unit - label_logit * unit), 0.0)
+    far = (target.mass * unit * log_D + below) * (target.factor * 2.0**FAR)
+    return select(loss == np.inf, far, product)
 
 
 @inlined

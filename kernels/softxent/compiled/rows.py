@@ -15,12 +15,14 @@ from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import divide_pair, format_of, two_sum
 from softxent.compiled.lanes import fma, narrow
 from softxent.compiled.softmax import (
+    FAR,
     PARTIALS,
     combine,
     combine_shortfalls,
     fill_shares,
     out_of_range,
     pass_a,
+    penalty,
     share_of,
     tempered,
 )
@@ -209,8 +211,9 @@ def _evaluate_row(transformed: bool) -> Any:
             )
             loss = loss + bucket_loss(inverse, inverse_low, target, s, o, scratch)
         if task.z_loss > 0.0:
-            loss = loss + task.z_loss * (s.lse * s.lse)
-        task.loss_out[row] = narrow(loss * (row_weight * task.scale) + 0.0, task.loss_out)
+            loss = loss + penalty(task.z_loss, s.lse)
+        loss = times_factor(task, loss, row_weight, target, s, scratch)
+        task.loss_out[row] = narrow(loss + 0.0, task.loss_out)
         if task.log_normalizer_out.size > 0:
             task.log_normalizer_out[row] = narrow(s.lse, task.log_normalizer_out)
         if wants_probabilities:
@@ -279,6 +282,26 @@ def row_loss(inverse, inverse_low, target, s, w, scratch):
         shortfalls = combine_shortfalls(scratch.partials, w.tile_weights, s.m)
         loss = loss + tempered(inverse, inverse_low, target.u * shortfalls)
     return loss
+
+
+@inlined
+def times_factor(task, loss, row_weight, target, s, scratch):
+    """Return a row's loss times its factor.
+
+    Entries 2^1023 and more below the maximum, or of a large mass, make a loss that is infinite
+    before it meets a small factor; it is added up again in units of 2^FAR.
+    """
+    factor = row_weight * task.scale
+    if loss < np.inf or target.u > 0.0 or target.rest > 0.0 or task.z_loss > 0.0:
+        return loss * factor
+    unit = 2.0**-FAR
+    total = target.mass * unit * s.log_D
+    for i in range(target.count):
+        if scratch.masses[i] > 0.0:
+            below = s.m * unit - scratch.logits[i] * unit
+            below = tempered(task.inverse, task.inverse_low, below)
+            total += scratch.masses[i] * below
+    return total * (factor * 2.0**FAR)
 
 
 @inlined

@@ -28,12 +28,21 @@ from softxent.compiled.rows import (
     pass_b,
     row_loss,
     spread_of,
+    times_factor,
     write_invalid,
 )
-from softxent.compiled.softmax import PARTIALS, combine, fill_shares, pass_a, share_of, tempered
+from softxent.compiled.softmax import (
+    PARTIALS,
+    combine,
+    fill_shares,
+    pass_a,
+    penalty,
+    share_of,
+    tempered,
+)
 from softxent.compiled.span import hold, part
-from softxent.compiled.targets import mass_but, read_target, written_target
-from softxent.compiled.tiles import TILE
+from softxent.compiled.targets import mass_but, read_target, sum_but, written_target
+from softxent.compiled.tiles import TILE, total_weight
 from softxent.compiled.transform import apply_slope, transform_row
 
 KEPT = 3
@@ -47,13 +56,13 @@ def _evaluate_shards(transformed: bool) -> Any:
 
     @inlined
     def write_gradient(task, row_weight, x, s, target, w, own, own_weights, scratch, out):
-        first, columns = task.first_class, task.classes
+        first, columns, first_tile = task.first_class, task.classes, task.first_tile
         inverse, inverse_low = task.inverse, task.inverse_low
         lift = 2.0 ** -format_of(x).headroom
         for i in range(target.count):
             k = scratch.indices[i]
             if first <= k < first + columns:
-                share, low = share_of(scratch.partials, k // TILE)
+                share, low = share_of(scratch.partials, first_tile + (k - first) // TILE)
                 scratch.powers[i] = (np.float64(out[k - first]) * lift) * (share + low)
         top = -1
         alone = target.u > 0.0 and s.S < 1.0 and holds_maximum(own, s.m)
@@ -74,7 +83,10 @@ def _evaluate_shards(transformed: bool) -> Any:
                     at_entry = at_entry + extra * scratch.powers[i]
                 out[k - first] = narrow(factor * at_entry + 0.0, out)
         if top >= 0:
-            at_top = mass_but(classes, first, target, scratch.masses, -1, w, first + top)
+            if w.written_out:
+                at_top = written_mass_but(columns, first_tile, w, top)
+            else:
+                at_top = mass_but(classes, first, target, scratch.masses, -1, w, first + top)
             at_top = at_top - target.mass * (s.S / s.D)
             if extra != 0.0:
                 at_top = at_top + extra * (1.0 / s.D)
@@ -96,9 +108,11 @@ def _evaluate_shards(transformed: bool) -> Any:
             task, row, task.first_class, scratch.indices, scratch.masses, scratch.written
         )
         w = spread_of(task, scratch)
-        read_entry_logits(task, row, target.count, x, scratch)
-        first_tile = task.first_class // TILE
+        first_tile = task.first_tile
         last_tile = first_tile + (columns + TILE - 1) // TILE
+        if w.written_out:
+            move_sums(w.tile_weights, task.first_class // TILE, first_tile, last_tile)
+        read_entry_logits(task, row, target.count, x, scratch)
         own = part(scratch.partials, first_tile * PARTIALS, last_tile * PARTIALS)
         # A target that is written out is that of the block's columns alone.
         first_weight = 0 if w.written_out else task.first_class
@@ -129,8 +143,9 @@ def _evaluate_shards(transformed: bool) -> Any:
             fill(scratch.partials, s, inverse, inverse_low, x)
         loss = row_loss(inverse, inverse_low, target, s, w, scratch)
         if task.z_loss > 0.0:
-            loss = loss + task.z_loss * (s.lse * s.lse)
-        task.loss_out[row] = narrow(loss * (row_weight * task.scale) + 0.0, task.loss_out)
+            loss = loss + penalty(task.z_loss, s.lse)
+        loss = times_factor(task, loss, row_weight, target, s, scratch)
+        task.loss_out[row] = narrow(loss + 0.0, task.loss_out)
         if task.log_normalizer_out.size > 0:
             task.log_normalizer_out[row] = narrow(s.lse, task.log_normalizer_out)
         if wants_probabilities:
@@ -218,6 +233,26 @@ def read_tiles(task, row, partials, first_tile, last_tile):
                 partials[t * PARTIALS + i] = task.tiles[(row * count + t) * KEPT + i]
             if task.shortfalls.size > 0:
                 partials[t * PARTIALS + KEPT] = task.shortfalls[row * count + t]
+
+
+@inlined
+def move_sums(sums, found, first_tile, last_tile):
+    """Move the sums of a written target's tiles to where the block's tiles stand.
+
+    They are written as if every block began on a tile; `found` is the first one's place.
+    """
+    for t in range(last_tile - 1, first_tile - 1, -1):
+        sums[t] = sums[t - first_tile + found]
+
+
+@inlined
+def written_mass_but(columns, first_tile, w, k):
+    """Return T - t_k of a target that is written out, k being a column of the block."""
+    tile = k // TILE
+    first, end = tile * TILE, min((tile + 1) * TILE, columns)
+    rest = sum_but(w.tile_weights, w.tile_weights.size, first_tile + tile)
+    rest += total_weight(w.weights, first, k - first)
+    return rest + total_weight(w.weights, k + 1, end - k - 1)
 
 
 @inlined

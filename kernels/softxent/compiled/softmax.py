@@ -29,6 +29,10 @@ PARTIALS = 7
 less its headroom, into exp(x - m_t), and the kept exponential of m_t."""
 
 
+FAR = 70.0
+"""By this power of two losses beyond float64 are made smaller until they meet their factor."""
+
+
 def _pass_a(tempered: bool) -> Any:
     kept = tile_exponentials[True, tempered]
     unkept = tile_exponentials[False, tempered]
@@ -104,6 +108,13 @@ def tempered(inverse, inverse_low, value):
     """Return value / temperature."""
     product = value * inverse
     return product + value * inverse_low if abs(product) < np.inf else product
+
+
+@inlined
+def penalty(z_loss, lse):
+    """Return z_loss lse^2, also where the square alone overflows; for one float64 or lanes."""
+    square = lse * lse
+    return select(square < np.inf, z_loss * square, (z_loss * lse) * lse)
 
 
 class Softmax(NamedTuple):

@@ -154,6 +154,8 @@ class Shard(NamedTuple):
     """
 
     first_class: Any
+    first_tile: Any
+    """Where the block's first tile stands among the row's T, which begin anew in every block."""
     all_classes: Any
     """C."""
     tiles: Any
@@ -182,7 +184,7 @@ ShardTask = _record("ShardTask", Task._fields + Shard._fields)
 def shard_task_fields(element: Any) -> list[Any]:
     """Return the types of a shard task's fields."""
     given, written = read(types.float64), write(types.float64)
-    shard = Shard(types.int64, types.int64, *(given,) * 4, *(written,) * 4)
+    shard = Shard(types.int64, types.int64, types.int64, *(given,) * 4, *(written,) * 4)
     return [*task_fields(element), *shard]
 
 

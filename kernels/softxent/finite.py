@@ -1,0 +1,154 @@
+"""The promise of non_finite=error: every number returned is finite, or the refusal says why not.
+
+Log-probabilities of classes that are masked, or whose logit is -inf, are -inf all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from softxent.batch import Batch, dtype_name
+from softxent.compiled.exact_sum import all_finite
+from softxent.errors import ROWS_NAMED, NonFiniteError, as_json, counted, named_rows
+from softxent.evaluations import PER_LOGIT, PRODUCT
+from softxent.options import Options
+from softxent.results import Arrays
+
+SCANNED_ELEMENTS = 1 << 20
+"""Elements of an output that are looked at together."""
+
+_LARGEST = {"float64": 1.79e308, "float32": 3.4e38, "bfloat16": 3.38e38, "float16": 65504.0}
+_DERIVATIVES = ("gradient", "hessian_diagonal", PRODUCT)
+
+Mask = npt.NDArray[np.bool_]
+
+
+def refuse_non_finite(
+    batch: Batch, options: Options, divisor: float, arrays: Arrays, losses: npt.NDArray[np.int64]
+) -> None:
+    """Refuse outputs that are not finite, where `non_finite` is "error".
+
+    Raises:
+        NonFiniteError: there are some.
+    """
+    if options.non_finite != "error":
+        return
+    if not all_finite(losses):
+        _refuse_losses(batch, arrays)
+    for name in options.outputs:
+        array = arrays[name]
+        if name in _DERIVATIVES and _fits(name, batch, options, divisor, arrays):
+            continue
+        if array.dtype.kind in "iub" or name in ("loss", "probabilities"):
+            continue
+        bad = _bad_rows(name, batch, array)
+        if bad.any():
+            raise _refusal(name, batch, array, bad)
+
+
+def _refuse_losses(batch: Batch, arrays: Arrays) -> None:
+    loss = arrays["loss"].reshape(-1)
+    bad = ~np.isfinite(loss)
+    rows = counted(int(bad.sum()), "row")
+    what = f"the loss of {rows} is not finite" if batch.kinds else f"{rows} have no softmax"
+    if what.startswith("1 row have"):
+        what = "1 row has no softmax"
+    row = int(bad.argmax())
+    raise NonFiniteError(
+        f"{what}: {_cause(batch, arrays, row, loss)}; non_finite=propagate returns such rows",
+        field="logits",
+        **named_rows(bad, loss),
+    )
+
+
+def _cause(batch: Batch, arrays: Arrays, row: int, loss: npt.NDArray[Any]) -> str:
+    """Return why a row's loss is not finite, as far as what is here of it tells."""
+    overflow = (
+        f"its loss is beyond {loss.dtype}, because logits lie too far apart for the temperature,"
+        " or because weights or scale are too large"
+    )
+    replaced = any(np.may_share_memory(a, batch.logits) for a in arrays.values())
+    if replaced or batch.logits.shape[1] != batch.classes:
+        return f"in row {row} a logit is NaN or infinite, or {overflow}"
+    x = batch.logits[row].astype(np.float64)
+    if batch.class_mask.size:
+        mask = batch.class_mask if batch.class_mask.ndim == 1 else batch.class_mask[row]
+        x = x[mask != 0]
+    if not x.size:
+        return f"class_mask leaves no class of row {row}"
+    if np.isnan(x).any():
+        return f"a logit of row {row} is NaN"
+    if np.isinf(x.max()):
+        return f"the largest logit of row {row} is {as_json(float(x.max()))}"
+    if np.isinf(x).any() and np.isinf(loss[row]):
+        return f"in row {row} a class of the target has the logit -Infinity, or {overflow}"
+    return f"in row {row} {overflow}"
+
+
+def _fits(name: str, batch: Batch, options: Options, divisor: float, arrays: Arrays) -> bool:
+    """Whether no derivative can be beyond its type, as far as the losses tell.
+
+    A row's gradient by its logits is at most 1 / ln 2 of its loss, at most the target's total of a
+    bucket, and at most 2 z_loss |lse| of its z-loss; a diagonal no more. So nearly all batches
+    need no look at their derivatives.
+    """
+    loss, weights = arrays["loss"], batch.row_weights
+    weight = float(weights.max(initial=0.0)) if weights.size else 1.0
+    bound = 3.0 * float(np.abs(loss).max(initial=0.0))
+    bound += (2.2 + 3.0 * options.z_loss) * weight * abs(options.scale)
+    bound /= divisor * options.temperature
+    if name != "gradient":
+        bound /= options.temperature
+    if name == PRODUCT:
+        vectors = batch.vectors
+        bound *= 2.0 * max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
+    return bound < 0.99 * _LARGEST[dtype_name(arrays[name].dtype)]
+
+
+def _bad_rows(name: str, batch: Batch, array: npt.NDArray[Any]) -> Mask:
+    """Return which rows of an output hold a number that is not finite."""
+    if name not in PER_LOGIT:
+        return np.asarray(~np.isfinite(array.reshape(-1)))
+    flat = array.reshape(batch.logits.shape)
+    step = max(1, SCANNED_ELEMENTS // max(1, batch.logits.shape[1]))
+    bad = np.zeros(batch.rows, np.bool_)
+    for first in range(0, batch.rows, step):
+        rows = slice(first, first + step)
+        wrong = ~np.isfinite(flat[rows])
+        if name == "log_probabilities" and wrong.any():
+            wrong &= ~(np.isneginf(batch.logits[rows]) | _masked(batch, rows))
+        bad[rows] = wrong.any(axis=1)
+    return bad
+
+
+def _masked(batch: Batch, rows: slice) -> Mask:
+    if not batch.class_mask.size:
+        return np.zeros((1, 1), np.bool_)
+    mask = batch.class_mask if batch.class_mask.ndim == 1 else batch.class_mask[rows]
+    return np.asarray(mask == 0)
+
+
+def _refusal(name: str, batch: Batch, array: npt.NDArray[Any], bad: Mask) -> NonFiniteError:
+    rows = bad.nonzero()[0]
+    flat = array.reshape(batch.rows, -1)
+    first = [flat[row].astype(np.float64) for row in rows[:ROWS_NAMED]]
+    return NonFiniteError(
+        f"{name} of {counted(rows.size, 'row')} is beyond {dtype_name(array.dtype)};"
+        f" {_REMEDIES.get(name, _REMEDIES['gradient'])}; non_finite=propagate returns it",
+        field=name,
+        rows=[int(row) for row in rows[:ROWS_NAMED]],
+        values=[as_json(float(values[~np.isfinite(values)][0])) for values in first],
+        total=int(rows.size),
+    )
+
+
+_REMEDIES = {
+    "gradient": "a smaller scale, or a wider output_dtype, keeps it finite",
+    "log_probabilities": "a wider output_dtype keeps it finite",
+    "log_normalizer": "a higher temperature, or float64 logits, keep it finite",
+    "entropy": "float64 logits keep it finite",
+    "target_entropy": "smaller target_probabilities, or float64 logits, keep it finite",
+}
