@@ -1,4 +1,4 @@
-"""What test_forks runs in processes of its own, with each threading layer: `fork_script.py CASE`."""
+"""What test_forks runs in a process of its own for each threading layer: `fork_script.py CASE`."""
 
 from __future__ import annotations
 

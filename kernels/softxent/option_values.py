@@ -64,7 +64,7 @@ def _number(
         if value is None and optional:
             return None
         if isinstance(value, bool) or not isinstance(value, Real):
-            message = f"{field} must be a number {range_}, not {_shown(value)}"
+            message = f"{field} must be a number that is {range_}, not {_shown(value)}"
             raise OptionError(message, field=field)
         number = _as_float(value)
         if not accepts(number):
