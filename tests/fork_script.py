@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 from fork_support import answer, in_child
 from softxent.front import threading_layer
@@ -23,7 +24,7 @@ def after_a_parallel_call() -> None:
     wanted = [answer(seed) for seed in range(4)]
     assert threading_layer() is not None
     for seed in range(4):
-        assert in_child(lambda seed=seed: answer(seed)) == wanted[seed]
+        assert in_child(partial(answer, seed)) == wanted[seed]
     assert [answer(seed) for seed in range(4)] == wanted
 
 

@@ -135,9 +135,9 @@ def check_batch(
             raise TensorError(unknown("tensor", name, evaluation.tensors), field=name)
     given = {name: _array(name, value) for name, value in tensors.items() if value is not None}
     if "logits" not in given:
-        raise TensorError("logits are required", field="logits")
+        raise TensorError("the tensor logits is required", field="logits")
     if evaluation.name == PRODUCT and "vectors" not in given:
-        raise TensorError("vectors are required", field="vectors")
+        raise TensorError("the tensor vectors is required", field="vectors")
     logits = _logits(given["logits"])
     leading, columns = logits.shape[:-1], logits.shape[-1]
     classes = columns if classes is None else classes
@@ -291,7 +291,7 @@ def _top_k(
     if len(missing) == 2:
         return _NO_INTEGERS, _NONE
     if missing:
-        raise TensorError(f"{missing[0]} are required for a top-k target", field=missing[0])
+        raise TensorError(f"the tensor {missing[0]} is required for a top-k target", field=missing[0])
     logs = _reals(names[1], given[names[1]])
     if logs.ndim != len(leading) + 1:
         raise TensorError(

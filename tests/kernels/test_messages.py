@@ -102,7 +102,7 @@ def partials(**given: Any) -> Any:
 
 REFUSALS: list[tuple[type[SoftxentError], str, str, tuple[int, ...], Callable[[], object]]] = [
     # Each with its class, field, the whole of what it says, the rows, and the call.
-    (TensorError, "logits", "logits are required", (), call(None, Y)),
+    (TensorError, "logits", "the tensor logits is required", (), call(None, Y)),
     (
         TensorError,
         "labels",
@@ -129,7 +129,7 @@ REFUSALS: list[tuple[type[SoftxentError], str, str, tuple[int, ...], Callable[[]
     (
         TensorError,
         "target_indices",
-        "target_indices are required for a top-k target",
+        "the tensor target_indices is required for a top-k target",
         (),
         call(X, target_log_probabilities=[[-1.0]] * 4),
     ),

@@ -37,7 +37,7 @@ class HasInterface:
 
 GIVEN_AS: dict[str, Callable[[Array], Any]] = {
     "ndarray": lambda a: a,
-    "memoryview": lambda a: memoryview(a),
+    "memoryview": lambda a: a.data,
     "array": HasArray,
     "interface": HasInterface,
     "dlpack": np.from_dlpack,

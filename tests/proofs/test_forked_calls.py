@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from fork_support import answer, in_child
@@ -16,6 +18,6 @@ def test_a_thousand_forked_calls_give_their_own_answers() -> None:
     assert len({loss_sum for _, loss_sum in wanted}) == BATCHES
     for number in range(FORKS):
         seed = number % BATCHES
-        found = in_child(lambda seed=seed: answer(seed))
+        found = in_child(partial(answer, seed))
         assert found == wanted[seed], number
         assert answer(number * 3 % BATCHES) == wanted[number * 3 % BATCHES], number
