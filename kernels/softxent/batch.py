@@ -291,7 +291,9 @@ def _top_k(
     if len(missing) == 2:
         return _NO_INTEGERS, _NONE
     if missing:
-        raise TensorError(f"the tensor {missing[0]} is required for a top-k target", field=missing[0])
+        raise TensorError(
+            f"the tensor {missing[0]} is required for a top-k target", field=missing[0]
+        )
     logs = _reals(names[1], given[names[1]])
     if logs.ndim != len(leading) + 1:
         raise TensorError(

@@ -38,6 +38,9 @@ PRODUCT = "hessian_vector_product"
 PER_LOGIT = ("gradient", "probabilities", "log_probabilities", "hessian_diagonal", PRODUCT)
 """The outputs of one value a logit; all others have one a row."""
 
+DERIVATIVES = ("gradient", "hessian_diagonal", PRODUCT)
+"""The outputs that are divided as a mean of the loss is."""
+
 IN_PLACE = ("gradient", "probabilities")
 """The outputs that may take the place of their logits."""
 

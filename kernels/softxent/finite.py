@@ -13,7 +13,7 @@ import numpy.typing as npt
 from softxent.batch import Batch, dtype_name
 from softxent.compiled.exact_sum import all_finite
 from softxent.errors import ROWS_NAMED, NonFiniteError, as_json, counted, named_rows
-from softxent.evaluations import PER_LOGIT, PRODUCT
+from softxent.evaluations import DERIVATIVES, PER_LOGIT, PRODUCT
 from softxent.options import Options
 from softxent.results import Arrays
 
@@ -21,7 +21,6 @@ SCANNED_ELEMENTS = 1 << 20
 """Elements of an output that are looked at together."""
 
 _LARGEST = {"float64": 1.79e308, "float32": 3.4e38, "bfloat16": 3.38e38, "float16": 65504.0}
-_DERIVATIVES = ("gradient", "hessian_diagonal", PRODUCT)
 
 Mask = npt.NDArray[np.bool_]
 
@@ -40,7 +39,7 @@ def refuse_non_finite(
         _refuse_losses(batch, arrays)
     for name in options.outputs:
         array = arrays[name]
-        if name in _DERIVATIVES and _fits(name, batch, options, divisor, arrays):
+        if name in DERIVATIVES and _fits(name, batch, options, divisor, arrays):
             continue
         if array.dtype.kind in "iub" or name in ("loss", "probabilities"):
             continue

@@ -108,10 +108,7 @@ CHECKS: dict[str, Callable[[object], object]] = {
     "tail": _choice("tail", TAILS),
     "hard_weight": _number("hard_weight", lambda v: 0 <= v <= 1, "in [0, 1]", optional=True),
     "denominator": _number(
-        "denominator",
-        lambda v: 2.0**-1022 <= v < math.inf,
-        "finite and at least 2^-1022, about 2.3e-308",
-        optional=True,
+        "denominator", lambda v: 0 < v < math.inf, "finite and > 0", optional=True
     ),
     "mean_over": _choice("mean_over", MEAN_OVER),
     "scale": _number("scale", math.isfinite, "finite"),

@@ -125,7 +125,9 @@ def evaluate_part(
     refuse_illegal(batch, checked)
     arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
-    refuse_weights_out_of_range(batch, checked, divisor)
+    if divisor < 1:
+        # Beside rows of other parts whose weights are ordinary, those of this one may be tiny.
+        refuse_weights_out_of_range(batch, options, divisor)
     losses = run(batch, checked, divisor or math.inf, arrays, threads)
     return _part(batch, checked, divisor, arrays, weights, losses)
 
@@ -154,7 +156,9 @@ def evaluate_columns(
     check_partials(partials, batch, checked, first_class)
     arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
-    refuse_weights_out_of_range(batch, checked, divisor)
+    if divisor < 1:
+        # Beside rows of other parts whose weights are ordinary, those of this one may be tiny.
+        refuse_weights_out_of_range(batch, options, divisor)
     losses = run_columns(
         batch, checked, divisor or math.inf, arrays, partials, first_class, threads
     )

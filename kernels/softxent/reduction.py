@@ -16,6 +16,7 @@ from softxent.errors import (
     WeightError,
     named_rows,
 )
+from softxent.evaluations import DERIVATIVES
 from softxent.options import Options
 
 SMALLEST_NORMAL = 2.0**-1022
@@ -46,12 +47,16 @@ def mean_divisor(options: Options, weight_sum: float, count: int) -> float:
 def refuse_weights_out_of_range(batch: Batch, options: Options, divisor: float) -> None:
     """Refuse weights and scale with which a mean is lost in its rows, though it may be any number.
 
+    The same holds for a denominator that no derivative can be divided by.
+
     Raises:
         WeightError, OptionError: they are too small, or the weights add up to too much.
     """
-    if divisor in (0, 1):
+    if options.reduction != "mean" or divisor == 0:
         return
-    if not SMALLEST_NORMAL <= divisor < math.inf:
+    if options.denominator is not None:
+        _refuse_denominator(options, options.denominator)
+    elif not SMALLEST_NORMAL <= divisor < math.inf:
         size = "less than the smallest normal" if divisor < 1 else "more than the largest"
         raise _out_of_range(batch, f"the weights of the rows add up to {size} float64")
     factor, smallest = _largest_factor(batch, options), _SMALLEST_FACTORS[batch.computed.itemsize]
@@ -60,6 +65,17 @@ def refuse_weights_out_of_range(batch: Batch, options: Options, divisor: float) 
             batch,
             f"weights times scale are below {smallest:.1e} in every row, where {batch.computed}"
             " losses lose digits before the mean is divided",
+        )
+
+
+def _refuse_denominator(options: Options, denominator: float) -> None:
+    """Refuse a denominator whose inverse, a factor of derivatives, is beyond float64."""
+    divided = [name for name in options.outputs if name in DERIVATIVES]
+    if divided and denominator < SMALLEST_NORMAL:
+        raise OptionError(
+            f"denominator must be at least 2^-1022, about 2.3e-308, for {divided[0]},"
+            f" not {denominator!r}",
+            field="denominator",
         )
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from softxent.batch import Batch, check_batch, refuse_bad_labels, refuse_bad_weights
 from softxent.combinations import refuse_illegal
 from softxent.errors import RowsError, SoftxentError
-from softxent.evaluations import PER_LOGIT, PRODUCT, Evaluation
+from softxent.evaluations import DERIVATIVES, PER_LOGIT, Evaluation
 from softxent.options import Options
 from softxent.reduction import (
     mean_divisor,
@@ -40,9 +40,6 @@ from softxent_client.wire import (
 ASK_LIMIT_BYTES = 1 << 20
 """Bodies up to this size are sent without asking what the service's limit is: a refusal tells it,
 and costs at most so many bytes. Before larger ones one small GET is cheaper."""
-
-DERIVATIVES = ("gradient", "hessian_diagonal", PRODUCT)
-"""What is divided as a mean of the loss is."""
 
 Array = npt.NDArray[Any]
 Results = dict[str, Any]
