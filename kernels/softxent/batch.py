@@ -46,7 +46,8 @@ class Batch:
         labels: [N] int64.
         target_probabilities: [N, C], of the logits' dtype where that has 16 bits and they have
             it too, else of the dtype of computation.
-        target_indices: [N, K] int64, -1 for no entry; target_log_probabilities: [N, K] float64.
+        target_indices: [N, K] int64, -1 for no entry.
+        target_log_probabilities: [N, K] of one of `DTYPES`, as they are stored.
         class_weights: [C] float64, or empty where every class weighs 1.
         row_weights: [N] float64, or empty where every row weighs 1.
         class_mask: uint8 [C], the same for every row, or [N, C]; 0 where a class takes no part.
@@ -62,7 +63,7 @@ class Batch:
     labels: npt.NDArray[np.int64]
     target_probabilities: Floats
     target_indices: npt.NDArray[np.int64]
-    target_log_probabilities: npt.NDArray[np.float64]
+    target_log_probabilities: Floats
     class_weights: npt.NDArray[np.float64]
     row_weights: npt.NDArray[np.float64]
     class_mask: npt.NDArray[np.uint8]
@@ -95,6 +96,29 @@ class Batch:
     def computed(self) -> np.dtype[Any]:
         """Return the dtype of computation, which results of one value a row have."""
         return computed_dtype(self.logits.dtype)
+
+    @property
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """Return those of a top-k target in the type they are evaluated in."""
+        return self.target_log_probabilities.astype(np.float64, copy=False)
+
+    @property
+    def most_mass(self) -> float:
+        """Return what the probabilities of a top-k row may add up to, for all their rounding."""
+        stored = dtype_name(self.target_log_probabilities.dtype)
+        return 1.0 + (2.0**-5 if stored == "bfloat16" else 2.0**-7)
+
+    def lacks_target(self, tail: str) -> npt.NDArray[np.bool_]:
+        """Return which rows [N] are ignored because their top-k target has no entry.
+
+        With `tail=renormalize` an entry must be above -inf; a label is a target.
+        """
+        if self.kinds != {"target_indices"}:
+            return np.zeros(self.rows, np.bool_)
+        entries = self.target_indices != -1
+        if tail == "renormalize":
+            entries = entries & (self.log_probabilities > -np.inf)
+        return np.asarray(~entries.any(axis=1))
 
     @property
     def has_only_labels(self) -> bool:
@@ -285,7 +309,7 @@ def _vectors(given: Mapping[str, Any], logits: Floats) -> Floats:
 
 def _top_k(
     given: Mapping[str, Any], leading: tuple[int, ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+) -> tuple[npt.NDArray[np.int64], Floats]:
     names = ("target_indices", "target_log_probabilities")
     missing = [name for name in names if name not in given]
     if len(missing) == 2:
@@ -306,9 +330,10 @@ def _top_k(
     rows = math.prod(leading)
     if rows and not logs.shape[-1]:
         raise TensorError("a top-k target needs at least one entry a row", field=names[0])
+    floats = logs.dtype if dtype_name(logs.dtype) in DTYPES else _FLOAT64
     return (
         indices.reshape(rows, logs.shape[-1]),
-        np.ascontiguousarray(logs, np.float64).reshape(rows, logs.shape[-1]),
+        np.ascontiguousarray(logs, floats.newbyteorder("=")).reshape(rows, logs.shape[-1]),
     )
 
 

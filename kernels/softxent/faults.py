@@ -39,12 +39,13 @@ _TEXTS: dict[int, tuple[type[RowsError], str, str]] = {
     checks.LOG_PROBABILITY: (
         RowsError,
         "target_log_probabilities",
-        "target_log_probabilities must not be above 0, or NaN",
+        "target_log_probabilities must not be NaN or Infinity",
     ),
     checks.EXCESS_MASS: (
         RowsError,
         "target_log_probabilities",
-        "the probabilities of target_log_probabilities add up to more than 1 + 2^-7",
+        "the probabilities of target_log_probabilities add up to more than {most_mass}, which"
+        " only tail=renormalize takes",
     ),
     checks.VECTOR: (RowsError, "vectors", "vectors must be finite"),
 }
@@ -65,7 +66,9 @@ def refuse(batch: Batch, options: Options, faults: Faults) -> NoReturn:
     bad = faults == code
     shown = named_rows(bad, np.zeros(batch.rows))
     shown["values"] = [_value(batch, code, row) for row in shown["rows"]]
-    message = f"{text.format(classes=batch.classes)}; {counted(shown['total'], 'row')} at fault"
+    most_mass = f"1 + 2^{int(np.log2(batch.most_mass - 1))}"
+    told = text.format(classes=batch.classes, most_mass=most_mass)
+    message = f"{told}; {counted(shown['total'], 'row')} at fault"
     raise cls(message, field=field, **shown)
 
 
@@ -78,7 +81,7 @@ def _value(batch: Batch, code: int, row: int) -> Any:
         return _first(row_values, lambda p: ~((p >= 0) & (p < np.inf)))
     if code == checks.VECTOR:
         return _first(batch.vectors[row], lambda v: ~np.isfinite(v))
-    indices, logs = batch.target_indices[row], batch.target_log_probabilities[row]
+    indices, logs = batch.target_indices[row], batch.log_probabilities[row]
     named, classes = indices != -1, batch.classes
     if code == checks.INDEX_RANGE:
         return _first(indices, lambda k: named & ((k < 0) | (k >= classes)))
@@ -88,8 +91,9 @@ def _value(batch: Batch, code: int, row: int) -> Any:
         mask = batch.class_mask if batch.class_mask.ndim == 1 else batch.class_mask[row]
         return _first(indices, lambda k: named & (mask[np.where(named, k, 0)] == 0))
     if code == checks.LOG_PROBABILITY:
-        return _first(logs, lambda v: named & ~(v <= 0))
-    return float(np.exp(logs[named]).sum())
+        return _first(logs, lambda v: named & ~(v < np.inf))
+    with np.errstate(over="ignore"):
+        return as_json(float(np.exp(logs[named]).sum()))
 
 
 def _first(values: npt.NDArray[Any], is_bad: Any) -> Any:

@@ -84,18 +84,21 @@ def weigh_part(
     """Return what rows weigh, for the divisor of a mean; no logits are needed.
 
     Args:
-        tensors: any of `labels`, `row_weights` [n], `class_weights` and `class_mask` [C]; labels
-            alone are checked as targets.
+        tensors: any of `labels`, `row_weights` [n], `target_indices` and
+            `target_log_probabilities` [n, K], `class_weights` and `class_mask` [C]. Labels and
+            top-k targets are checked as targets; of the latter rows without an entry are ignored.
         options: those of the whole batch.
         classes: C.
 
     Raises:
         As `cross_entropy`.
     """
-    rows = next(len(tensors[name]) for name in ("labels", "row_weights") if name in tensors)
+    lengths = ("labels", "row_weights", "target_indices")
+    rows = next(len(tensors[name]) for name in lengths if name in tensors)
     given = {"logits": np.zeros((rows, 1), np.float32), **tensors}
     ignores = replace(options, ignore_index=options.ignore_index if "labels" in tensors else None)
-    given.setdefault("labels", np.zeros(rows, np.int64))
+    if "target_indices" not in tensors:
+        given.setdefault("labels", np.zeros(rows, np.int64))
     batch = check_batch(given, classes=classes)
     weights = weigh_exactly(batch, ignores, threads_of(num_threads))
     return _sums(batch, weights, np.zeros(WORDS, np.int64))

@@ -22,7 +22,7 @@ from softxent.results import Arrays
 
 Weights = npt.NDArray[np.float64]
 
-_TAILS = {"renormalize": RENORMALIZE, "bucket": BUCKET, "none": NO_TAIL}
+TAILS = {"renormalize": RENORMALIZE, "bucket": BUCKET, "none": NO_TAIL}
 _NONE = np.empty(0)
 _NO_PATTERNS = np.empty(0, np.uint16)
 
@@ -100,7 +100,7 @@ def _of_labels(options: Options, dtype: np.dtype[Any], classes: int) -> Task:
         spread_mass=_mass(options, classes),
         spares_label=options.smoothing == "others",
         hard_weight=options.hard_weight or 0.0,
-        tail=_TAILS[options.tail],
+        tail=TAILS[options.tail],
         z_loss=options.z_loss,
         softcap=options.softcap or 0.0,
         inverse=inverse,
@@ -126,7 +126,7 @@ def _beside_labels(batch: Batch, options: Options) -> dict[str, Any]:
         "target": np.empty(0, batch.computed) if stores else target.reshape(-1),
         "stored_target": flat_bits(target) if stores else _NO_PATTERNS,
         "target_indices": indices.reshape(-1),
-        "target_log_probabilities": batch.target_log_probabilities.reshape(-1),
+        "target_log_probabilities": batch.log_probabilities.reshape(-1),
         "mask": batch.class_mask.reshape(-1),
         "masks_rows": batch.class_mask.ndim == 2,
         "entries": indices.shape[1] if indices.ndim == 2 else 0,

@@ -15,7 +15,7 @@ from softxent.faults import Faults, refuse
 from softxent.options import Options
 from softxent.output_buffers import flat_bits
 from softxent.running import Sums, blocks_of, is_parallel, merged
-from softxent.tasks import ignored
+from softxent.tasks import TAILS, ignored
 
 PARALLEL_VALUES = 4_096
 """Values of targets and vectors from which on several threads check them."""
@@ -93,7 +93,9 @@ def look_at(batch: Batch, options: Options, threads: int) -> Weights:
         flat_bits(targets) if stores else _NO_PATTERNS,
         0x7F80 if dtype_name(targets.dtype) == "bfloat16" else 0x7C00,
         batch.target_indices.reshape(-1),
-        batch.target_log_probabilities.reshape(-1),
+        batch.log_probabilities.reshape(-1),
+        TAILS[options.tail],
+        batch.most_mass,
         batch.vectors.reshape(-1),
         batch.class_mask.reshape(-1),
         batch.class_mask.ndim == 2,

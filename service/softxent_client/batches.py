@@ -81,6 +81,9 @@ class Form:
         # No rows are [0, 0] in JSON, which nothing that has one value a class fits.
         if batch.rows:
             tensors |= {name: getattr(batch, name) for name in _per_class(batch)}
+        if self.media_type == JSON and "target_log_probabilities" in tensors:
+            # JSON's are read as float64: the shortest text of a narrower type is another number.
+            tensors["target_log_probabilities"] = batch.log_probabilities[rows]
         if "class_mask" in tensors:
             tensors["class_mask"] = tensors["class_mask"].view(np.bool_)
         return Body(list(MEDIA_TYPES[self.media_type].encode(tensors)))
@@ -259,6 +262,7 @@ def _weigh(batch: Batch, options: Options) -> tuple[int, float]:
         refuse_bad_labels(batch, options.ignore_index)
         if options.ignore_index is not None:
             taken &= batch.labels != options.ignore_index
+    taken &= ~batch.lacks_target(options.tail)
     if batch.row_weights.size:
         taken &= batch.row_weights > 0
     weights = batch.row_weights[taken] if batch.row_weights.size else np.ones(taken.sum())

@@ -8,11 +8,12 @@ goes with label_smoothing=0, where it changes nothing: whoever sweeps the smooth
 not take the other option away.
 
 Not drawn, for want of one stated answer: infinities under a softcap, a top-k that lists a masked
-class, -inf logits with a bucket, a bucket that no class is left for.
+class, -inf logits with a bucket.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ HESSIANS = ("hessian_diagonal",)
 OF_LABELS = ("correct", "rank")
 TEMPERATURES = (0.01, 0.3, 2.0, 3.7, 100.0)
 SOFTCAPS = (0.7, 30.0, 50.0)
-MOST_MASS = 1 + 2.0**-7
 LEAST_LOG = -600.0
 """Stored log-probabilities lie above it or are -inf: masses that all underflow have no sum."""
 
@@ -225,26 +225,57 @@ def _top_k(
     """Return the K largest of the teacher or any K classes, in any order, with pads between."""
     rows, classes = teacher.shape
     k = int(generator.integers(1, min(classes, 9) + 1))
-    indices, logs = np.full((rows, k), -1, np.int64), np.zeros((rows, k), dtype)
+    indices = np.full((rows, k), -1, np.int64)
+    logs = np.zeros((rows, k), generator.choice([dtype, np.dtype(np.float64)]))
     for i in range(rows):
-        spare = 1 if options["tail"] == "bucket" else 0
+        spare = 1 if options["tail"] == "bucket" and generator.random() < 0.8 else 0
         count = min(int(generator.integers(0, k + 1)), int(mask[i].sum()) - spare)
         order = np.argsort(np.where(mask[i], -teacher[i], np.inf), kind="stable")
         places, chosen = generator.permutation(k)[:count], order[:count]
         if generator.random() < 0.3:
             chosen = generator.permutation(np.flatnonzero(mask[i]))[:count]
-        with np.errstate(divide="ignore"):
-            exact = np.log(teacher[i, chosen])
+        exact = _log_masses(generator, teacher[i, chosen])
         if generator.random() < 0.7 or not np.isfinite(exact).any():
             exact = np.maximum(exact, LEAST_LOG)
-        indices[i, places], logs[i, places] = chosen, _stored(exact, dtype)
+        if options["tail"] == "renormalize":
+            exact = _unnormalized(generator, exact)
+            indices[i, places], logs[i, places] = chosen, exact.astype(logs.dtype)
+        else:
+            indices[i, places], logs[i, places] = chosen, _stored(exact, logs.dtype)
     return {"target_indices": indices, "target_log_probabilities": logs}
 
 
+def _log_masses(generator: np.random.Generator, masses: Array) -> Array:
+    """Return logarithms of masses as they are, or as those of a sure or an unsure teacher.
+
+    A sure one leaves 0.1 to 1e-17 to all but its first class, or nothing at all; the others share
+    that, or hold next to nothing. All that an unsure one names is next to nothing.
+    """
+    with np.errstate(divide="ignore"):
+        exact = np.log(masses)
+    form, count = int(generator.integers(8)), len(masses)
+    if form < 4 or not count:
+        return np.asarray(exact)
+    if form == 7:
+        return generator.uniform(-90.0, -9.0, count)
+    left = generator.choice([0.0, *10.0 ** -generator.uniform(1, 17, 9)])
+    exact = generator.uniform(-90.0, -40.0, count)
+    if form == 5 and left:
+        exact = math.log(left / count) + generator.uniform(-3.0, -0.1, count)
+    exact[0] = -left
+    return exact
+
+
+def _unnormalized(generator: np.random.Generator, exact: Array) -> Array:
+    """Return what is renormalised alike: log-probabilities, or tempered, or off by a constant."""
+    return exact * generator.choice([1.0, 1.0, 0.5]) + generator.choice([0.0, 0.0, 17.0, -3e3])
+
+
 def _stored(exact: Array, dtype: np.dtype[Any]) -> Array:
-    """Return log-probabilities as rounded, half the types' masses above 1 by no more than 2^-7."""
+    """Return log-probabilities as rounded, whose masses lie above 1 by no more than may be."""
     stored = np.minimum(exact, 0).astype(dtype)
-    while stored.size and np.exp(stored.astype(np.float64)).sum() > MOST_MASS:
+    most = 1 + 2.0**-5 if dtype.name == "bfloat16" else 1 + 2.0**-7
+    while stored.size and np.exp(stored.astype(np.float64)).sum() > most:
         stored = (stored.astype(np.float64) - 0.01).astype(dtype)
     return stored
 
@@ -269,3 +300,8 @@ def _poison(
             x[i, (generator.random(classes) < 0.3) & (np.arange(classes) != j)] = -np.inf
     if "row_weights" in tensors:
         x[tensors["row_weights"] == 0] = np.nan
+    if "target_indices" in tensors:
+        pads = tensors["target_indices"] < 0
+        tensors["target_log_probabilities"][pads] = np.nan
+        if "labels" not in tensors:
+            x[pads.all(1)] = np.nan

@@ -66,6 +66,8 @@ def read_rows(tensors: Mapping[str, Any], o: Mapping[str, Any]) -> Rows:
         labels = np.array(labels, np.int64)
         ignored |= labels == o["ignore_index"]
         labels = np.where(ignored, 0, labels)
+    elif "target_indices" in tensors:
+        ignored |= lacks_target(tensors, o)
     mask = np.ones((n, classes), bool) & np.array(tensors.get("class_mask", True), bool)
     seen = np.where(mask, x, -np.inf)
     with np.errstate(invalid="ignore"):
@@ -73,6 +75,14 @@ def read_rows(tensors: Mapping[str, Any], o: Mapping[str, Any]) -> Rows:
     x[ignored | broken] = 0
     x[~mask] = 0
     return Rows(x, labels, row_weights(tensors, n), mask, ignored, broken)
+
+
+def lacks_target(tensors: Mapping[str, Any], o: Mapping[str, Any]) -> Array:
+    """Return which rows name no class; to be renormalised, one must have a probability above 0."""
+    entries = np.array(tensors["target_indices"]) >= 0
+    if o["tail"] == "renormalize":
+        entries &= np.array(tensors["target_log_probabilities"], np.float64) > -np.inf
+    return np.asarray(~entries.any(1))
 
 
 def row_weights(tensors: Mapping[str, Any], rows: int) -> Array:
@@ -117,15 +127,21 @@ def soft_target(
     if "target_indices" not in tensors:
         return masses, nothing, np.zeros(shape, bool)
     listed = np.zeros(shape, bool)
+    highest = np.full(shape[0], -np.inf)
+    for i, _, log_probability in top_k(tensors):
+        highest[i] = max(highest[i], log_probability)
+    renormalized = o["tail"] == "renormalize"
+    centre = np.where(np.isfinite(highest) & renormalized, highest, 0)
     for i, j, log_probability in top_k(tensors):
-        masses[i, j] = math.exp(log_probability) * rows.mask[i, j]
+        masses[i, j] = math.exp(log_probability - centre[i]) * rows.mask[i, j]
         listed[i, j] = True
     total = masses.sum(1, keepdims=True)
-    if o["tail"] == "renormalize":
+    if renormalized:
         return masses / np.where(total > 0, total, 1), nothing, np.zeros(shape, bool)
     if o["tail"] == "none":
         return masses, nothing, np.zeros(shape, bool)
-    return masses, np.maximum(0, 1 - total), rows.mask & ~listed
+    bucket = rows.mask & ~listed
+    return masses, np.maximum(0, 1 - total) * bucket.any(1, keepdims=True), bucket
 
 
 def top_k(tensors: Mapping[str, Any]) -> list[tuple[int, int, float]]:

@@ -46,7 +46,8 @@ def problem(row: Row) -> Problem:
         zero = mpf(0)
         shares_ = [a if b else zero for a, b in zip(s.probabilities, t.bucket, strict=True)]
         bucket = mpmath.fsum(shares_)
-        inside = [a / bucket if t.rest and a else zero for a in shares_]
+        owed = t.rest or t.rest_slack
+        inside = [a / bucket if owed and a else zero for a in shares_]
         size = max(abs(s.maximum), abs(s.log_normalizer))
         return Problem(row, s, t, bucket, inside, size)
 
@@ -62,7 +63,7 @@ def _loss(p: Problem) -> Exact:
     factor = mpf(p.row.loss_factor)
     terms = [t * (p.s.log_normalizer - z) for t, z in zip(p.t.masses, p.s.logits, strict=True) if t]
     lse, z_loss = p.s.log_normalizer, mpf(p.row.z_loss)
-    tail = -mp.log(p.bucket) if p.t.rest else mpf(0)
+    tail = -mp.log(p.bucket) if p.t.rest or (p.t.rest_slack and p.bucket) else mpf(0)
     value = mpmath.fsum(terms) + p.t.rest * tail
     slack = p.t.rest_slack * (tail if mp.isfinite(tail) else 0) + _loss_slack(p)
     operand = max(value + z_loss * lse**2, 2 * z_loss * abs(lse) * p.size)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import mpmath
+import numpy as np
 from mpmath import mpf
 
-REST_SLACK = 2.0**-50
-"""The rest of a bucket is the difference 1 - sum: 4 ulp of its larger operand, in float64.
+REST_SLACK = 1 / 8
+"""How far a bucket's rest may be off, in float64 ulp of the mass of all entries but the largest.
 
-Masses are K numbers a row, so float64 is expected of them for any logits; for float32 logits this
-slack is next to nothing, and for float64 nothing less can be asked of exponentials in float64.
+What the largest entry leaves is expm1 of its logarithm and has every digit; so has the rest, then,
+where no other entry stands beside it.
 """
 
 
@@ -53,11 +54,10 @@ class Row:
 
     @property
     def is_given(self) -> bool:
-        """Whether each t_j, or its logarithm, is a number that was passed, not a computed one."""
+        """Whether each t_j, its logarithm or their differences were passed, not computed."""
         computed = (
             self.label_smoothing
             or (self.is_soft and (self.class_weights is not None or self.hard_weight is not None))
-            or (self.indices is not None and self.tail == "renormalize")
         )
         return not computed
 
@@ -68,7 +68,7 @@ class Target:
 
     Attributes:
         masses: C of them; 0 where masked.
-        rest: what the bucket is owed; 0 without one.
+        rest: what the bucket is owed; 0 without one, or where no class is left for it.
         bucket: whether each class belongs to the bucket; masked ones do not.
         total: T, the sum of all masses and the rest.
         rest_slack: how far `rest` may be off.
@@ -86,48 +86,56 @@ def target(row: Row) -> Target:
 
     A masked class is not there: its mass is dropped before a top-k is divided by its sum.
     """
-    base, rest = _mixed(row)
+    base, rest, slack = _mixed(row)
     weights = [mpf(1)] * len(base) if row.class_weights is None else [*map(mpf, row.class_weights)]
     masses = [
         w * b if keep else mpf(0)
         for w, b, keep in zip(weights, _smoothed(row, base), row.kept, strict=True)
     ]
-    has_bucket = row.indices is not None and row.tail == "bucket"
-    listed = row.indices or ()
-    share = 1 if row.hard_weight is None else 1 - row.hard_weight
     return Target(
         masses=masses,
         rest=rest,
-        bucket=[has_bucket and k and j not in listed for j, k in enumerate(row.kept)],
+        bucket=_bucket(row),
         total=mpmath.fsum(masses) + rest,
-        rest_slack=mpf(REST_SLACK) * share if has_bucket else mpf(0),
+        rest_slack=slack,
     )
 
 
-def _mixed(row: Row) -> tuple[list[mpf], mpf]:
-    soft, rest = _soft(row)
+def _bucket(row: Row) -> list[bool]:
+    """Return which classes a bucket gathers: those that take part and are not listed."""
+    has_bucket = row.indices is not None and row.tail == "bucket"
+    return [has_bucket and k and j not in (row.indices or ()) for j, k in enumerate(row.kept)]
+
+
+def _mixed(row: Row) -> tuple[list[mpf], mpf, mpf]:
+    soft, rest, slack = _soft(row)
     if row.label is None:
-        return soft, rest
+        return soft, rest, slack
     a = mpf(1) if row.hard_weight is None else mpf(row.hard_weight)
     base = [(1 - a) * b for b in soft]
     base[row.label] += a
-    return base, (1 - a) * rest
+    return base, (1 - a) * rest, (1 - a) * slack
 
 
-def _soft(row: Row) -> tuple[list[mpf], mpf]:
-    masses = [mpf(0)] * len(row.logits)
+def _soft(row: Row) -> tuple[list[mpf], mpf, mpf]:
+    """Return a soft target's masses, what is left for a bucket, and how far that may be off."""
+    masses, nothing = [mpf(0)] * len(row.logits), mpf(0)
     if row.probabilities is not None:
         dense = zip(row.probabilities, row.kept, strict=True)
-        return [mpf(b) if keep else mpf(0) for b, keep in dense], mpf(0)
+        return [mpf(b) if keep else nothing for b, keep in dense], nothing, nothing
     if row.indices is None or row.log_probabilities is None:
-        return masses, mpf(0)
+        return masses, nothing, nothing
     for index, log_probability in zip(row.indices, row.log_probabilities, strict=True):
         if index >= 0 and row.kept[index]:
             masses[index] = mpmath.exp(log_probability)
     total = mpmath.fsum(masses)
     if row.tail == "renormalize" and total:
         masses = [b / total for b in masses]
-    return masses, max(mpf(0), 1 - total) if row.tail == "bucket" else mpf(0)
+    if not any(_bucket(row)):
+        return masses, nothing, nothing
+    others = float(total - max(masses))
+    slack = mpf(REST_SLACK * float(np.spacing(others)) if others else 0.0)
+    return masses, max(nothing, 1 - total), slack
 
 
 def _smoothed(row: Row, base: list[mpf]) -> list[mpf]:

@@ -18,7 +18,7 @@ from softxent.compiled.narrow import NARROW, evaluate_group
 from softxent.compiled.rows import Scratch, evaluate_row
 from softxent.compiled.softmax import PARTIALS
 from softxent.compiled.span import as_span, element_of, hold
-from softxent.compiled.targets import is_written_out
+from softxent.compiled.targets import has_target, is_written_out
 from softxent.compiled.task import BUCKET
 from softxent.compiled.tiles import write_all
 
@@ -106,9 +106,14 @@ def weight_of(task, row):
 
 @inlined
 def is_left_out(task, row):
-    """Whether a row is ignored: by its label, or because it weighs nothing."""
-    ignored = task.ignores and task.labels.size > 0 and task.labels[row] == task.ignore_index
-    return ignored or weight_of(task, row) == 0.0
+    """Whether a row is ignored: it weighs nothing, its label says so, or it has no target."""
+    if weight_of(task, row) == 0.0:
+        return True
+    if task.labels.size > 0:
+        return task.ignores and task.labels[row] == task.ignore_index
+    indices, log_probabilities = task.target_indices, task.target_log_probabilities
+    entries = task.entries
+    return entries > 0 and not has_target(indices, log_probabilities, row, entries, task.tail)
 
 
 @inlined

@@ -45,9 +45,18 @@ def bucket_gradient(inverse, inverse_low, target, i, s, o, extra, scratch):
             others = sum_but(scratch.masses, target.count, i) + target.rest
             return (others - target.mass * (s.S / s.D)) + extra * p
         return (target.mass + extra) * p - own
+    if at_maximum:
+        return outside_maximum(target, i, s, o, extra, scratch)
     gap, gap_low = tempered_gap(scratch.logits[i], o.m, inverse, inverse_low)
     q = exp_scaled(gap, gap_low, 0.0) / o.D
-    if at_maximum:
-        others = sum_but(scratch.masses, target.count, i) + target.rest * (o.S / o.D)
-        return (others - target.mass * (s.S / s.D)) + extra * p
     return (target.mass + extra) * p - (own + target.rest * q)
+
+
+@inlined
+def outside_maximum(target, entry, s, o, extra, scratch):
+    """Return the gradient at a maximum of more than 1/2 in the bucket: (T - t - rest q) - T (1 - p).
+
+    T - t - rest q is added up over the other classes; `entry` is the class's entry, or -1.
+    """
+    others = sum_but(scratch.masses, target.count, entry) + target.rest * (o.S / o.D)
+    return (others - target.mass * (s.S / s.D)) + extra * (1.0 / s.D)

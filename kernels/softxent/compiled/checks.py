@@ -14,7 +14,8 @@ from softxent.compiled.exact_sum import accumulate
 from softxent.compiled.folding import any_lane
 from softxent.compiled.lanes import LANES, to_int32
 from softxent.compiled.memory import first_lanes, load_first
-from softxent.compiled.task import read, write
+from softxent.compiled.targets import has_target
+from softxent.compiled.task import RENORMALIZE, read, write
 
 (
     ROW_WEIGHT,
@@ -30,10 +31,6 @@ from softxent.compiled.task import read, write
 ) = range(1, 11)
 """What may be wrong with a row."""
 
-MOST_MASS = 1.0 + 2.0**-7
-"""What stored log-probabilities of 16 bits may add up to, for all their rounding."""
-
-
 def weigh_blocks(
     rows,
     classes,
@@ -47,6 +44,8 @@ def weigh_blocks(
     infinity,
     indices,
     log_probabilities,
+    tail,
+    most_mass,
     vectors,
     mask,
     masks_rows,
@@ -73,6 +72,8 @@ def weigh_blocks(
             infinity,
             indices,
             log_probabilities,
+            tail,
+            most_mass,
             vectors,
             mask,
             masks_rows,
@@ -98,6 +99,8 @@ def weigh_rows(
     infinity,
     indices,
     log_probabilities,
+    tail,
+    most_mass,
     vectors,
     mask,
     masks_rows,
@@ -110,7 +113,8 @@ def weigh_rows(
 
     A row weighs its own weight, times that of its label's class where `class_weights` are passed.
     A target of probabilities has `columns` of the classes. `infinity` is the pattern of infinity
-    in `stored_target`. faults_out uint8 [N], zeroed, takes one of the numbers above for each of
+    in `stored_target`; `most_mass` is what the probabilities of a top-k row may add up to, unless
+    `tail` is RENORMALIZE. faults_out uint8 [N], zeroed, takes one of the numbers above for each of
     the rows first .. last that is at fault.
     """
     plain = row_weights.size + class_weights.size + entries + target.size + stored_target.size == 0
@@ -137,8 +141,12 @@ def weigh_rows(
             fault = LABEL_MASKED
         elif entries > 0:
             fault = check_entries(
-                row, classes, entries, indices, log_probabilities, mask, masked_from, seen
-            )
+                row, classes, entries, indices, log_probabilities, tail, most_mass, mask,
+                masked_from, seen,
+            )  # fmt: skip
+            targets = labels.size > 0 or has_target(indices, log_probabilities, row, entries, tail)
+            if fault == 0 and not targets:
+                continue
         elif (target.size > 0 and not are_probabilities(target, row * columns, columns)) or (
             stored_target.size > 0
             and not are_stored(stored_target, row * columns, columns, infinity)
@@ -172,7 +180,9 @@ def count_labels(labels, first, last, classes, ignores, ignore_index):
 
 
 @inlined
-def check_entries(row, classes, entries, indices, log_probabilities, mask, masked_from, seen):
+def check_entries(
+    row, classes, entries, indices, log_probabilities, tail, most_mass, mask, masked_from, seen
+):
     """Return what is wrong with the entries of a row, 0 for nothing."""
     total = 0.0
     for i in range(row * entries, (row + 1) * entries):
@@ -187,10 +197,12 @@ def check_entries(row, classes, entries, indices, log_probabilities, mask, maske
             if seen[k] == row + 1:
                 return INDEX_TWICE
             seen[k] = row + 1
-        if not log_probabilities[i] <= 0.0:
+        if not log_probabilities[i] < np.inf:
             return LOG_PROBABILITY
-        total += exp_scaled(log_probabilities[i], 0.0, 0.0)
-    return EXCESS_MASS if total > MOST_MASS else 0
+        if tail != RENORMALIZE:
+            # Above 1 the sum is too large without an exponential, which may overflow.
+            total += exp_scaled(min(log_probabilities[i], 1.0), 0.0, 0.0)
+    return EXCESS_MASS if total > most_mass else 0
 
 
 @inlined
@@ -240,6 +252,8 @@ def weight_loop(computed: str, *, parallel: bool) -> Any:
         types.int64,
         integers,
         weights,
+        types.int64,
+        types.float64,
         read(getattr(types, computed)),
         read(types.uint8),
         types.boolean,

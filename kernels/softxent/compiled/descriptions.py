@@ -10,14 +10,21 @@ import numpy as np
 
 from softxent.compiled.compilation import inlined
 from softxent.compiled.curvature import write_hessian_diagonal, write_product
-from softxent.compiled.elementary import exp_scaled, format_of, is_single, log_pair, two_sum
+from softxent.compiled.elementary import (
+    exp_scaled,
+    format_of,
+    is_single,
+    log1p,
+    log_pair,
+    two_sum,
+)
 from softxent.compiled.folding import add_for, count_lanes, fold_sum
 from softxent.compiled.lanes import LANES, fma, narrow, select, spread, spread_as, widen
 from softxent.compiled.memory import load_first, store_first
 from softxent.compiled.rows import spread_of
 from softxent.compiled.softmax import PARTIALS, combine, fill_shares, gap_for, pass_a, share_of
 from softxent.compiled.span import part
-from softxent.compiled.targets import read_target
+from softxent.compiled.targets import find_largest, read_target
 from softxent.compiled.task import RENORMALIZE
 from softxent.compiled.tiles import TILE, find, write_all
 from softxent.compiled.transform import transform_row
@@ -143,17 +150,13 @@ def entropy(task, s, scratch):
 
 @inlined
 def target_entropy(task, row, target, w, scratch):
-    """Return -sum_j t_j log t_j, from stored logarithms where t_j is what was stored."""
-    stored = task.entries > 0 and task.tail != RENORMALIZE and task.labels.size == 0
-    total, low = surprise(target.rest), 0.0
+    """Return -sum_j t_j log t_j, from stored logarithms where t_j follows from them alone."""
+    stored = task.entries > 0 and task.labels.size == 0
     if stored and task.smoothing == 0.0 and task.class_weights.size == 0:
-        for i in range(row * task.entries, (row + 1) * task.entries):
-            logarithm = task.target_log_probabilities[i]
-            if task.target_indices[i] >= 0 and logarithm > -np.inf:
-                power = exp_scaled(logarithm, 0.0, 0.0)
-                total, error = two_sum(total, 0.0 - power * logarithm)
-                low += error
-        return total + low
+        if task.tail == RENORMALIZE:
+            return softmax_entropy(task, row)
+        return stored_entropy(task, row, rest_surprise(target))
+    total, low = rest_surprise(target), 0.0
     if target.u > 0.0:
         if w.weights.size > 0:
             total += spread_surprise(target.u, w.weights, task.classes)
@@ -170,6 +173,52 @@ def target_entropy(task, row, target, w, scratch):
         total, error = two_sum(total, surprise(own + scratch.masses[i]))
         low += error
     return (total + low) + 0.0
+
+
+@inlined
+def stored_entropy(task, row, total):
+    """Return total - sum_i exp(l_i) l_i over the entries of a row."""
+    low = 0.0
+    for i in range(row * task.entries, (row + 1) * task.entries):
+        logarithm = task.target_log_probabilities[i]
+        if task.target_indices[i] >= 0 and logarithm > -np.inf:
+            power = exp_scaled(logarithm, 0.0, 0.0)
+            total, error = two_sum(total, 0.0 - power * logarithm)
+            low += error
+    return (total + low) + 0.0
+
+
+@inlined
+def softmax_entropy(task, row):
+    """Return the entropy of the softmax of the l_i: log D + sum_i e_i (l - l_i) / D, l the largest.
+
+    No term is negative, so a sure teacher's entropy keeps its digits.
+    """
+    begin, end = row * task.entries, (row + 1) * task.entries
+    highest, largest = find_largest(task.target_indices, task.target_log_probabilities, begin, end)
+    others, others_low, total, low = 0.0, 0.0, 0.0, 0.0
+    for i in range(begin, end):
+        if task.target_indices[i] >= 0 and i != largest:
+            gap, gap_low = two_sum(task.target_log_probabilities[i], 0.0 - highest)
+            power = exp_scaled(gap, gap_low, 0.0)
+            if power > 0.0:
+                others, error = two_sum(others, power)
+                others_low += error
+                total, error = two_sum(total, 0.0 - power * gap)
+                low += error
+    others += others_low
+    return log1p(others) + (total + low) / (1.0 + others)
+
+
+@inlined
+def rest_surprise(target):
+    """Return -r log r of what a bucket is owed, from 1 - r, the entries' mass, where r is near 1.
+
+    A bucket goes with neither smoothing nor class weights, so the two add up to 1.
+    """
+    if target.entry_mass < 0.5 and target.rest > 0.0:
+        return 0.0 - target.rest * log1p(0.0 - target.entry_mass)
+    return surprise(target.rest)
 
 
 @inlined

@@ -175,7 +175,7 @@ def exp_scaled(v, v_low, exponent):
 
 @inlined
 def expm1_pair(v, v_low):
-    """Return exp(v + v_low) - 1 for v <= 0 as an unevaluated sum of two float64; -inf gives -1."""
+    """Return exp(v + v_low) - 1 for v <= 1/4 as an unevaluated sum of two float64; -inf gives -1."""
     v_low = select(v < -64.0, 0.0, v_low)
     v = select(v < -64.0, -64.0, v)
     n = fma(v, FLOAT64.log2_e, _MAGIC) - _MAGIC
@@ -221,7 +221,7 @@ def rint(v):
 
 @inlined
 def log1p(s):
-    """Return log(1 + s) for float64 s in [0, 2^1023]; NaN gives NaN."""
+    """Return log(1 + s) for float64 s in [-1/2, 2^1023]; NaN gives NaN."""
     u, u_low = two_sum(1.0, s)
     return log_pair(u, u_low)
 

@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softxent.compiled.bucket import bucket_gradient, bucket_loss, share_outside
+from softxent.compiled.bucket import (
+    bucket_gradient,
+    bucket_loss,
+    outside_maximum,
+    share_outside,
+)
 from softxent.compiled.compilation import inlined
 from softxent.compiled.elementary import divide_pair, format_of, two_sum
 from softxent.compiled.lanes import fma, narrow
@@ -140,10 +145,14 @@ def _evaluate_row(transformed: bool) -> Any:
     def write_bucket_gradient(
         x, classes, inverse, inverse_low, s, o, target, w, factor, extra, scratch, out
     ):
-        """Write T p_j - rest q_j outside, with q_j = p_j / P, and then the entries."""
+        """Write T p_j - rest q_j outside, with q_j = p_j / P, then the entries and a maximum."""
+        top = -1
         if o.m == -np.inf:
             write_all(out, 0, classes, 0.0)
         else:
+            outside = s.S < 1.0 and not is_entry_maximum(target.count, s.m, scratch)
+            if outside:
+                top = find_maximum(classes, s.m, scratch.outside, out)
             mass = (target.mass + extra) * share_outside(inverse, inverse_low, s, o) - target.rest
             second_pass(
                 x, classes, inverse, inverse_low, o, scratch.outside, factor * mass, 0.0,
@@ -152,6 +161,9 @@ def _evaluate_row(transformed: bool) -> Any:
         for i in range(target.count):
             at_entry = bucket_gradient(inverse, inverse_low, target, i, s, o, extra, scratch)
             out[scratch.indices[i]] = narrow(factor * at_entry + 0.0, out)
+        if top >= 0:
+            at_top = outside_maximum(target, -1, s, o, extra, scratch)
+            out[top] = narrow(factor * at_top + 0.0, out)
 
     @inlined
     def write_gradient(x, classes, inverse, inverse_low, s, target, w, factor, extra, scratch, out):

@@ -1,8 +1,10 @@
-"""What a mean divides by, found before the first derivative is written: one pass over labels."""
+"""What a mean divides by, found before the first derivative is written: one pass over targets."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from softxent.errors import RowsError
 from softxent.parts import RowSums, weigh_part
@@ -12,8 +14,10 @@ from softxent_service.jobs.arrays import StoredArray
 from softxent_service.jobs.job import Job
 from softxent_service.jobs.specification import DIVIDED
 
-ROWS = 1 << 20
-"""Labels and weights that are looked at together: 16 MB."""
+VALUES = 1 << 20
+"""Labels or entries of targets that are read together, with as many weights: 16 MB."""
+
+TOP_K = ("target_indices", "target_log_probabilities")
 
 
 def find_divisor(job: Job, arrays: Mapping[str, StoredArray]) -> float | None:
@@ -21,7 +25,7 @@ def find_divisor(job: Job, arrays: Mapping[str, StoredArray]) -> float | None:
 
     Raises:
         EmptyReductionError: it is 0, and `empty` is "error".
-        RowsError: a label or a weight is refused.
+        RowsError: a label, an entry or a weight is refused.
         StorageError: they cannot be read.
     """
     options = job.specification.options
@@ -29,26 +33,42 @@ def find_divisor(job: Job, arrays: Mapping[str, StoredArray]) -> float | None:
         return None
     if options.denominator is not None:
         return options.denominator
-    sums = RowSums.merged(_sums(job, arrays))
-    if not {"labels", "row_weights"} & set(arrays):
+    weighed = _weighed(arrays)
+    if not weighed:
         return mean_divisor(options, float(job.plan.rows), job.plan.rows)
+    sums = RowSums.merged(_sums(job, weighed, arrays))
     return mean_divisor(options, sums.weight_sum, sums.count)
 
 
-def _sums(job: Job, arrays: Mapping[str, StoredArray]) -> Iterator[RowSums]:
+def _weighed(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    """Return the arrays that say which rows count, and how much.
+
+    Beside labels a top-k target makes no row count less: one without entries has its label.
+    """
+    names = ("labels", "row_weights") if "labels" in arrays else ("row_weights", *TOP_K)
+    return {name: arrays[name] for name in names if name in arrays}
+
+
+def _sums(
+    job: Job, weighed: Mapping[str, StoredArray], arrays: Mapping[str, StoredArray]
+) -> Iterator[RowSums]:
     plan, options = job.plan, job.specification.options
-    given = {name: arrays[name] for name in ("labels", "row_weights") if name in arrays}
     soft = {"target_probabilities", "target_indices"} & set(arrays)
     # A soft target belongs to no single class.
     weighs = "class_weights" in arrays and not soft
     whole = {"class_weights": arrays["class_weights"].read()} if weighs else {}
-    if not given:
-        return
-    step = max(1, ROWS // max(1, plan.rows_an_entry))
+    values = max(math.prod(array.shape[1:]) for array in weighed.values())
+    step = max(1, VALUES // max(1, values))
     for first in range(0, plan.entries, step):
         entries = slice(first, min(first + step, plan.entries))
-        some = {name: array.read(entries).reshape(-1) for name, array in given.items()}
+        some = {name: _by_row(name, array, entries) for name, array in weighed.items()}
         try:
             yield weigh_part({**some, **whole}, options, classes=plan.classes, num_threads=1)
         except RowsError as error:
             raise at_rows(error, first * plan.rows_an_entry) from None
+
+
+def _by_row(name: str, array: StoredArray, entries: slice) -> Any:
+    """Return some values as [n], those of a top-k target as [n, K]."""
+    values = array.read(entries)
+    return values.reshape(-1, values.shape[-1]) if name in TOP_K else values.reshape(-1)
