@@ -43,6 +43,9 @@ def refuse_non_finite(
             continue
         if array.dtype.kind in "iub" or name in ("loss", "probabilities"):
             continue
+        if name == "log_probabilities" and _replaced(batch, arrays):
+            # Which logits were -inf is not known any more.
+            continue
         bad = _bad_rows(name, batch, array)
         if bad.any():
             raise _refusal(name, batch, array, bad)
@@ -69,8 +72,7 @@ def _cause(batch: Batch, arrays: Arrays, row: int, loss: npt.NDArray[Any]) -> st
         f"its loss is beyond {loss.dtype}, because logits lie too far apart for the temperature,"
         " or because weights or scale are too large"
     )
-    replaced = any(np.may_share_memory(a, batch.logits) for a in arrays.values())
-    if replaced or batch.logits.shape[1] != batch.classes:
+    if _replaced(batch, arrays) or batch.logits.shape[1] != batch.classes:
         return f"in row {row} a logit is NaN or infinite, or {overflow}"
     x = batch.logits[row].astype(np.float64)
     if batch.class_mask.size:
@@ -85,6 +87,11 @@ def _cause(batch: Batch, arrays: Arrays, row: int, loss: npt.NDArray[Any]) -> st
     if np.isinf(x).any() and np.isinf(loss[row]):
         return f"in row {row} a class of the target has the logit -Infinity, or {overflow}"
     return f"in row {row} {overflow}"
+
+
+def _replaced(batch: Batch, arrays: Arrays) -> bool:
+    """Whether an output has taken the logits' place."""
+    return any(np.may_share_memory(array, batch.logits) for array in arrays.values())
 
 
 def _fits(name: str, batch: Batch, options: Options, divisor: float, arrays: Arrays) -> bool:
@@ -118,7 +125,7 @@ def _bad_rows(name: str, batch: Batch, array: npt.NDArray[Any]) -> Mask:
         rows = slice(first, first + step)
         wrong = ~np.isfinite(flat[rows])
         if name == "log_probabilities" and wrong.any():
-            wrong &= ~(np.isneginf(batch.logits[rows]) | _masked(batch, rows))
+            wrong &= ~((batch.logits[rows] == -np.inf) | _masked(batch, rows))
         bad[rows] = wrong.any(axis=1)
     return bad
 
