@@ -11,6 +11,8 @@ SoftxentError
 │   ├── ForbiddenError             a key that is for something else
 │   ├── BodyTimeoutError           the body stopped arriving
 │   ├── BodyLengthMismatchError    more or fewer bytes came than were announced
+│   ├── NotFoundError              no such route, or no such fixture
+│   ├── MethodNotAllowedError      a route, but not with this method
 │   ├── UnknownModelError          no model has this name or version
 │   ├── UnknownRegionError         no region of shared memory is registered under this name
 │   ├── RegionTakenError           one is registered under this name already
@@ -24,6 +26,8 @@ SoftxentError
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from softxent.errors import SoftxentError
 
 
@@ -31,6 +35,8 @@ class HttpError(SoftxentError):
     """A request that cannot be read as one."""
 
     slug = "bad-request"
+    headers: Mapping[str, str] = {}
+    """Headers that the answer has besides."""
 
 
 class MalformedRequestError(HttpError):
@@ -85,6 +91,23 @@ class BodyLengthMismatchError(HttpError):
     """More or fewer bytes came than Content-Length announced."""
 
     slug = "body-length-mismatch"
+
+
+class NotFoundError(HttpError):
+    """There is no such route, or no such fixture."""
+
+    slug = "not-found"
+
+
+class MethodNotAllowedError(HttpError):
+    """There is a route, but not with this method."""
+
+    slug = "method-not-allowed"
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        known = ", ".join(allowed)
+        super().__init__(f"this route does not answer to {method}; it answers to {known}")
+        self.headers = {"allow": known}
 
 
 class UnknownModelError(HttpError):

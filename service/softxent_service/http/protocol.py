@@ -19,9 +19,9 @@ from softxent_service.http.errors import (
     MalformedRequestError,
     OverloadedError,
 )
+from softxent_service.http.heads import check_head, rooted
 from softxent_service.http.joining import Joining
 from softxent_service.http.problems import problem_of, status_of, whole_answer
-from softxent_service.http.targets import rooted
 from softxent_service.http.upgrades import head_without_offer
 
 READ_AHEAD_BYTES = 256 << 10
@@ -141,11 +141,13 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self._check_head(self._head_size)
         # A trailer may not change what the head says (RFC 9110, 6.5.1), and none is asked for.
         if self._head_open:
-            super().on_header(name, value)
+            # Blanks behind a value are none of it (RFC 9110, 5.5); the parser drops those before.
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """Stop the clock and start the application."""
         self._check_head(self._head_size)
+        check_head(self.parser.get_http_version(), self.headers)
         if self.parser.should_upgrade():
             return
         self._loose, self._head_open, self.asked_at = 0, False, self.loop.time()

@@ -15,6 +15,9 @@ _TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES).encode()
 
 _KEY = "softxent.record"
 
+UNMATCHED = "unmatched"
+"""The route of a request that reaches none."""
+
 
 class Record:
     """One request and its answer; what most requests lack stands on the class.
@@ -28,7 +31,7 @@ class Record:
         key: the name of the key that the client has.
     """
 
-    route = "unmatched"
+    route = UNMATCHED
     status = 0
     rows = 0
     dtype: str | None = None
