@@ -13,7 +13,7 @@ from softxent_service.keys import SCOPES
 from softxent_service.settings import Settings
 from softxent_service.telemetry.lines import MOST_WAITING, event_of
 from softxent_service.telemetry.metrics import METRICS
-from softxent_service.telemetry.record import STAGES, Record
+from softxent_service.telemetry.record import CUT, CUT_STATUS, GONE, STAGES, Record
 from test_readme import README
 from test_readme import table as table_of_readme
 
@@ -79,7 +79,7 @@ def test_every_refusal_with_its_status() -> None:
     wanted = {row[0]: row[1] for row in table_of_readme("problem")}
     shown = {plain(row[0]): row[1] for row in table("reason")}
     # Nobody is there to be told, but it is counted.
-    assert shown.pop("client-gone") == "400"
+    assert shown.pop(GONE) == shown.pop(CUT) == str(CUT_STATUS)
     assert shown == wanted
 
 

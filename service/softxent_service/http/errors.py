@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from softxent.errors import SoftxentError
+from softxent_service.telemetry.record import GONE
 
 
 class HttpError(SoftxentError):
@@ -135,9 +136,9 @@ class RegionError(HttpError):
 
 
 class ClientGoneError(HttpError):
-    """The connection ended while the body arrived; nobody reads the answer."""
+    """The connection ended before the answer began; nobody reads the refusal."""
 
-    slug = "client-gone"
+    slug = GONE
 
 
 class OverloadedError(SoftxentError):

@@ -23,17 +23,19 @@ def check_head(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
 
     Raises:
         MalformedRequestError: the version is not served; Host is missing, repeated or malformed;
-            HTTP/1.0 has a Transfer-Encoding, which it does not know.
-        UnsupportedMediaTypeError: Transfer-Encoding is not `chunked` alone.
+            Transfer-Encoding does not end in `chunked`, or stands in HTTP/1.0, which lacks it.
+        UnsupportedMediaTypeError: there is another Transfer-Encoding before `chunked`.
     """
     if version not in VERSIONS:
         raise MalformedRequestError(f"HTTP/{version} is not served; send HTTP/1.1")
-    hosts = []
+    hosts, codings = [], []
     for name, value in headers:
         if name == b"host":
             hosts.append(value)
         elif name == b"transfer-encoding":
-            _check_coding(version, value)
+            codings.append(value)
+    if codings:
+        _check_coding(version, b",".join(codings))
     if len(hosts) != 1 and (hosts or version == "1.1"):
         found = "missing" if not hosts else f"given {len(hosts)} times"
         raise MalformedRequestError(f"Host is {found}; send it once", field="host")
@@ -66,6 +68,11 @@ def _check_coding(version: str, value: bytes) -> None:
     if version == "1.0":
         raise MalformedRequestError(
             "HTTP/1.0 has no Transfer-Encoding; send Content-Length, or HTTP/1.1",
+            field="transfer-encoding",
+        )
+    if value.rpartition(b",")[2].strip().lower() != b"chunked":
+        raise MalformedRequestError(
+            "Transfer-Encoding does not end in chunked, so that the body has no end",
             field="transfer-encoding",
         )
     if value.lower() != b"chunked":

@@ -14,7 +14,7 @@ from softxent_client.wire import errors as wire
 from softxent_service.http import errors as http
 from softxent_service.http.codings import CODINGS
 from softxent_service.jobs import errors as jobs
-from softxent_service.telemetry.record import record_of
+from softxent_service.telemetry.record import CUT_STATUS, record_of
 from softxent_service.telemetry.request_ids import HEADER
 
 MEDIA_TYPE = "application/problem+json"
@@ -34,6 +34,7 @@ STATUSES: dict[type[Exception], int] = {
     http.UnauthorizedError: 401,
     http.ForbiddenError: 403,
     http.BodyTimeoutError: 408,
+    http.ClientGoneError: CUT_STATUS,
     http.NotFoundError: 404,
     http.MethodNotAllowedError: 405,
     http.UnknownModelError: 404,

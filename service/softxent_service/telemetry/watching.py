@@ -31,17 +31,18 @@ class Watching:
         def watched(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 _begin_answer(record, message)
-            else:
+            elif not record.answer.disconnected:
                 record.sent += len(message.get("body", b""))
             return send(message)
 
         try:
             await self._app(scope, receive, watched)
         except Exception:
-            # Where no answer has begun, the framework's own of status 500 comes next.
-            record.status, record.problem = record.status or 500, "internal-error"
+            # An answer that has begun is cut; else the framework's own of status 500 comes next.
+            record.status, record.problem = 500, "internal-error"
             raise
         finally:
+            record.end()
             self._telemetry.end(record)
 
 
