@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from fastapi import APIRouter, FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -17,7 +18,6 @@ from softxent_service.http.bearer import Bearer
 from softxent_service.http.body import Reader
 from softxent_service.http.budget import Budget
 from softxent_service.http.cors import add_cors
-from softxent_service.http.direct import Direct
 from softxent_service.http.docs import docs_routes
 from softxent_service.http.draining import Draining
 from softxent_service.http.evaluating import Evaluating
@@ -28,8 +28,10 @@ from softxent_service.http.jobs import Jobs, SubmitRoute, job_routes
 from softxent_service.http.metrics import metrics_route, readings
 from softxent_service.http.oip.routes import protocol
 from softxent_service.http.openapi import describe_routes
-from softxent_service.http.problems import add_problem_handlers
+from softxent_service.http.openapi_keys import describe_keys
+from softxent_service.http.problems import add_problem_handler
 from softxent_service.http.readiness import Readiness
+from softxent_service.http.router import Dispatcher, RouteTable
 from softxent_service.http.routes import small_routes
 from softxent_service.keys import KeyRing
 from softxent_service.settings import Settings
@@ -74,36 +76,21 @@ def create_app(
         title="softxent",
         version=softxent.__version__,
         description=DESCRIPTION,
-        redirect_slashes=False,
-        # Its own pages fetch their scripts from elsewhere.
-        docs_url=None,
-        redoc_url=None,
-        root_path=settings.base_path or "",
+        # All routes are in the table; its own pages fetch their scripts from elsewhere.
+        openapi_url=None,
         telemetry=NO_TELEMETRY,
     )
     app.state.jobs = jobs = Jobs(settings)
     served = protocol(evaluating, reader, settings)
-    evaluations = {
-        f"/v1/{evaluation.name}": EvaluationRoute(evaluation, evaluating, reader, settings)
-        for evaluation in EVALUATIONS.values()
-    }
-    endpoints: dict[str, ASGIApp] = {**evaluations, **served.endpoints}
-    app.add_middleware(Direct, endpoints=endpoints, base_path=settings.base_path or "")
-    if ring is not None:
-        app.add_middleware(Bearer, ring=ring)
-    app.add_middleware(Draining)
-    if settings.cors_origins is not None:
-        add_cors(app, settings.cors_origins)
-    app.add_middleware(Watching, telemetry=telemetry)
-    telemetry.readings = partial(readings, gate, budget, readiness)
     posted: dict[str, ASGIApp] = {
-        # A POST to these is answered before it comes here; other methods are refused here.
-        **endpoints,
+        **{
+            f"/v1/{evaluation.name}": EvaluationRoute(evaluation, evaluating, reader, settings)
+            for evaluation in EVALUATIONS.values()
+        },
+        **served.endpoints,
         explain.PATH: explain.ExplainRoute(gate, reader, settings),
         JOBS_PATH: SubmitRoute(jobs, reader, settings),
     }
-    own = [Route(path, endpoint, methods=["POST"]) for path, endpoint in posted.items()]
-    own += [*served.routes, *docs_routes()]
 
     def routers(methods: list[str]) -> list[APIRouter]:
         return [
@@ -113,18 +100,36 @@ def create_app(
             job_routes(jobs, readiness, settings, methods),
         ]
 
-    included = routers(["GET", "HEAD"])
-    add_problem_handlers(app, [*own, *_routes(included)])
-    for router in included:
-        app.include_router(router)
-    app.router.routes[:0] = own
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
     documented = _routes(routers(["GET"]))
-    document = describe_routes(app, documented, served.documented, settings.limits)
-    telemetry.paths |= set(document["paths"])
+    document = describe_routes(app, documented, served.documented, settings)
+    if ring is not None:
+        describe_keys(document)
     app.openapi = lambda: document  # type: ignore[method-assign]
+    table = RouteTable(
+        [
+            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posted.items()),
+            *served.routes,
+            *docs_routes(document, settings.base_path),
+            *_routes(routers(["GET", "HEAD"])),
+        ],
+        settings.base_path or "",
+    )
+    app.add_middleware(Dispatcher)
+    if ring is not None:
+        app.add_middleware(Bearer, ring=ring)
+    app.add_middleware(Draining)
+    if settings.cors_origins is not None:
+        add_cors(app, settings.cors_origins)
+    app.add_middleware(Watching, telemetry=telemetry, route_of=lambda scope: table.find(scope).path)
+    add_problem_handler(app)
+    telemetry.readings = partial(readings, gate, budget, readiness)
     return app
 
 
 def _routes(routers: list[APIRouter]) -> list[Route]:
-    return [route for router in routers for route in router.routes if isinstance(route, Route)]
+    """Return the routes of `routers`, ready to be called without the framework's router."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    for route in routes:
+        route.app = AsyncExitStackMiddleware(route.app)
+    return routes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from functools import lru_cache
+from functools import cache
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,17 +11,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from softxent_service.http.docs import PATHS as DOCS_PATHS
 from softxent_service.http.errors import ForbiddenError, UnauthorizedError
 from softxent_service.http.problems import problem_of
+from softxent_service.http.router import match_of
 from softxent_service.keys import Key, KeyRing
-from softxent_service.telemetry.record import record_of
+from softxent_service.telemetry.record import UNMATCHED, record_of
 
-OPEN_PATHS = DOCS_PATHS | {"/openapi.json"}
-OPEN_PREFIXES = ("/v2/health/",)
+OPEN, ANY = "open", "any"
+"""Access of routes that need no key, and of those that any key is good for."""
 
-ANY_KEY_PATHS = frozenset({"/v1/info", "/v2", "/v2/"})
-ANY_KEY_PREFIXES = ("/v1/fixtures",)
+ACCESS = {
+    "/v1/info": ANY,
+    "/v2": ANY,
+    # Who has a key may know that a path is none; who has not learns nothing.
+    UNMATCHED: ANY,
+    **dict.fromkeys(DOCS_PATHS, OPEN),
+}
 
-SCOPES = (("/v1/jobs", "jobs"), ("/metrics", "metrics"))
-"""What paths that begin so need; every other one, also one that is no route, needs `evaluate`."""
+ACCESS_BELOW = {
+    "/v2/health/": OPEN,
+    "/v1/fixtures": ANY,
+    "/v1/jobs": "jobs",
+    "/metrics": "metrics",
+}
+"""Access of routes whose declared paths begin so; every other route needs `evaluate`."""
 
 LONGEST_KEY = 256
 """Bytes of what is compared at all; keys made here have 52."""
@@ -40,15 +51,14 @@ class Bearer:
         return app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        path = scope["path"]
-        if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
+        needed = access(match_of(scope).path)
+        if needed == OPEN:
             return None
         text = bearer(scope["headers"])
         key = None if text is None else self._ring.find(text)
         if key is None:
             return _unauthorized(text)
-        needed = needed_scope(path)
-        if needed is not None and needed not in key.scopes:
+        if needed != ANY and needed not in key.scopes:
             return _forbidden(key, needed)
         record_of(scope).key = key.name
         return None
@@ -64,12 +74,13 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     return text if scheme.lower() == b"bearer" and 0 < len(text) <= LONGEST_KEY else None
 
 
-@lru_cache(maxsize=64)
-def needed_scope(path: str) -> str | None:
-    """Return the scope that a path needs, None where any key will do."""
-    if path in ANY_KEY_PATHS or path.startswith(ANY_KEY_PREFIXES):
-        return None
-    return next((scope for prefix, scope in SCOPES if path.startswith(prefix)), "evaluate")
+@cache
+def access(path: str) -> str:
+    """Return what a route needs, by its declared path: a scope, ANY or OPEN."""
+    if path in ACCESS:
+        return ACCESS[path]
+    found = (needed for start, needed in ACCESS_BELOW.items() if path.startswith(start))
+    return next(found, "evaluate")
 
 
 def _unauthorized(text: bytes | None) -> Response:
@@ -81,6 +92,6 @@ def _unauthorized(text: bytes | None) -> Response:
 
 
 def _forbidden(key: Key, needed: str) -> Response:
-    error = ForbiddenError(f"the key {key.name} lacks the scope {needed} that this path needs")
+    error = ForbiddenError(f"the key {key.name} lacks the scope {needed} that this route needs")
     challenge = f'Bearer error="insufficient_scope", scope="{needed}"'
     return problem_of(error, {"www-authenticate": challenge})

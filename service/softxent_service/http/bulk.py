@@ -89,8 +89,8 @@ class _Receiver(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._http.connection_lost(exc)
 
-    def eof_received(self) -> None:
-        self._http.eof_received()
+    def eof_received(self) -> bool:
+        return self._http.eof_received()
 
     def pause_writing(self) -> None:
         self._http.pause_writing()

@@ -1,24 +1,28 @@
-"""`GET /docs`: the OpenAPI document to be read and tried, out of files that come with us."""
+"""`GET /` and `GET /docs`: what the service is, and its OpenAPI document to be read and tried.
+
+All of it comes out of files of the service; nothing is fetched from elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import fastapi_offline
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-PATH = "/docs"
+PATH, DOCUMENT, WELCOME = "/docs", "/openapi.json", "/"
 
 FOLDER = Path(fastapi_offline.__file__).parent / "static"
 
 SCRIPT, STYLE = "swagger-ui-bundle.js", "swagger-ui.css"
 
-PATHS = frozenset({PATH, f"{PATH}/{SCRIPT}", f"{PATH}/{STYLE}"})
+PATHS = frozenset({WELCOME, DOCUMENT, PATH, f"{PATH}/{SCRIPT}", f"{PATH}/{STYLE}"})
 
 POLICY = (
     "default-src 'self'; img-src 'self' data:; script-src 'self' 'unsafe-inline';"
@@ -26,10 +30,35 @@ POLICY = (
 )
 """Browsers fetch nothing from elsewhere under it; the page's own script is inline."""
 
+_SECURE = {"content-security-policy": POLICY}
 
-def docs_routes() -> list[Route]:
-    """Return the routes of the page and of its files."""
-    return [Route(PATH, _page), *(Route(f"{PATH}/{name}", _file(name)) for name in (SCRIPT, STYLE))]
+_WELCOME = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>softxent</title>
+<h1>softxent</h1>
+<p>This is a service that evaluates softmax cross-entropy: send a batch of logits and labels,
+get exact losses and gradients.</p>
+<p><a href="{docs}">Documentation of every route, to be read and tried</a></p>
+</html>
+"""
+
+
+def docs_routes(document: dict[str, Any], base_path: str | None) -> list[Route]:
+    """Return the routes of the pages, of their files and of the OpenAPI `document`."""
+    # A relative URL holds behind a prefix that the service does not know of.
+    welcome = _WELCOME.format(docs=f"{base_path or '.'}{PATH}")
+    return [
+        Route(WELCOME, _always(HTMLResponse(welcome, headers=_SECURE))),
+        Route(DOCUMENT, _always(JSONResponse(document))),
+        Route(PATH, _page),
+        *(Route(f"{PATH}/{name}", _file(name)) for name in (SCRIPT, STYLE)),
+    ]
+
+
+def _always(response: Response) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_request: Request) -> Response:
+        return response
+
+    return answer
 
 
 async def _page(_request: Request) -> Response:
@@ -42,7 +71,7 @@ async def _page(_request: Request) -> Response:
         swagger_favicon_url="data:,",
         swagger_ui_parameters={"validatorUrl": None},
     )
-    page.headers["content-security-policy"] = POLICY
+    page.headers.update(_SECURE)
     return page
 
 

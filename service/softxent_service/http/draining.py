@@ -7,7 +7,7 @@ import asyncio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from softxent_service.http.errors import DrainingError
-from softxent_service.http.problems import problem_of
+from softxent_service.http.problems import problem_of, status_of
 from softxent_service.telemetry.record import record_of
 
 
@@ -26,6 +26,8 @@ class Draining:
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            if not record_of(scope).status:
-                error = DrainingError("the service stops; try again, it or another may answer then")
+            error = DrainingError("the service stops; try again, it or another may answer then")
+            record = record_of(scope)
+            if not record.status:
                 await problem_of(error, {"connection": "close"})(scope, receive, send)
+            record.status, record.problem = status_of(DrainingError), error.slug

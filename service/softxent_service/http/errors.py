@@ -11,6 +11,8 @@ SoftxentError
 │   ├── ForbiddenError             a key that is for something else
 │   ├── BodyTimeoutError           the body stopped arriving
 │   ├── BodyLengthMismatchError    more or fewer bytes came than were announced
+│   ├── NotFoundError              no such route, or no such fixture
+│   ├── MethodNotAllowedError      a route, but not with this method
 │   ├── UnknownModelError          no model has this name or version
 │   ├── UnknownRegionError         no region of shared memory is registered under this name
 │   ├── RegionTakenError           one is registered under this name already
@@ -24,13 +26,18 @@ SoftxentError
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from softxent.errors import SoftxentError
+from softxent_service.telemetry.record import GONE
 
 
 class HttpError(SoftxentError):
     """A request that cannot be read as one."""
 
     slug = "bad-request"
+    headers: Mapping[str, str] = {}
+    """Headers that the answer has besides."""
 
 
 class MalformedRequestError(HttpError):
@@ -87,6 +94,23 @@ class BodyLengthMismatchError(HttpError):
     slug = "body-length-mismatch"
 
 
+class NotFoundError(HttpError):
+    """There is no such route, or no such fixture."""
+
+    slug = "not-found"
+
+
+class MethodNotAllowedError(HttpError):
+    """There is a route, but not with this method."""
+
+    slug = "method-not-allowed"
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        known = ", ".join(allowed)
+        super().__init__(f"this route does not answer to {method}; it answers to {known}")
+        self.headers = {"allow": known}
+
+
 class UnknownModelError(HttpError):
     """No model has this name, or it has no such version."""
 
@@ -112,9 +136,9 @@ class RegionError(HttpError):
 
 
 class ClientGoneError(HttpError):
-    """The connection ended while the body arrived; nobody reads the answer."""
+    """The connection ended before the answer began; nobody reads the refusal."""
 
-    slug = "client-gone"
+    slug = GONE
 
 
 class OverloadedError(SoftxentError):

@@ -8,11 +8,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, computed_field
-from starlette.exceptions import HTTPException
 
 import softxent_service
 from softxent_client.wire import SAFETENSORS
 from softxent_service.http import problems
+from softxent_service.http.errors import NotFoundError
 
 PATH = "/v1/fixtures"
 
@@ -74,11 +74,11 @@ def answer(name: str, known: str) -> Response:
     """Return the file called `name`, or no body where its ETag is among those `known`.
 
     Raises:
-        HTTPException: status 404, the index names no such file.
+        NotFoundError: the index names no such file.
     """
     found = {fixture.name: fixture for fixture in load_index().fixtures}.get(name)
     if found is None:
-        raise HTTPException(404, f"no fixture has this name; {PATH} lists them all")
+        raise NotFoundError(f"no fixture has this name; {PATH} lists them all", field="name")
     headers = {"etag": f'"{found.sha256}"', "cache-control": CACHE_CONTROL}
     if headers["etag"] in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)

@@ -34,6 +34,7 @@ from softxent_service.http.job_requests import (
 from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
 from softxent_service.http.readiness import Readiness
+from softxent_service.http.router import match_of
 from softxent_service.jobs.errors import JobsUnavailableError
 from softxent_service.jobs.record import Cursor
 from softxent_service.jobs.states import ENDS, State
@@ -170,7 +171,7 @@ class SubmitRoute:
         record = await self._jobs.ask(
             lambda jobs: jobs.service().submit(members, key), patience.left()
         )
-        headers = {"location": f"{PATH}/{record.id}"}
+        headers = {"location": f"{match_of(scope).prefix}{PATH}/{record.id}"}
         await JSONResponse(record.to_json(), 202, headers)(scope, receive, send)
 
 

@@ -60,8 +60,6 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             accept = value if accept is None else accept + b"," + value
         elif name == b"content-encoding":
             coding = value if coding is None else coding + b"," + value
-        elif name == b"transfer-encoding" and value.lower() != b"chunked":
-            raise _not_read(value, ["chunked"], "transfer-encoding")
     forms_of_both = _negotiate(content_type, accept, forms)
     return Head(*forms_of_both, length, coding_of(coding or b""), timeout)
 
@@ -76,15 +74,12 @@ def coding_of(named: bytes) -> bytes | None:
     if coding in PLAIN:
         return None
     if coding not in CODINGS:
-        raise _not_read(named, [name.decode() for name in CODINGS], "content-encoding")
+        known = ", ".join(name.decode() for name in CODINGS)
+        raise UnsupportedMediaTypeError(
+            f"content-encoding {named.decode('latin-1')!r} is not read here; known are {known}",
+            field="content-encoding",
+        )
     return coding
-
-
-def _not_read(given: bytes, known: list[str], field: str) -> UnsupportedMediaTypeError:
-    return UnsupportedMediaTypeError(
-        f"{field} {given.decode('latin-1')!r} is not read here; known are {', '.join(known)}",
-        field=field,
-    )
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from softxent_service.http.oip import openapi as oip
 from softxent_service.http.oip.routes import Documented
 from softxent_service.http.openapi_jobs import JOB_REFUSALS, JOB_SCHEMAS, describe_jobs
 from softxent_service.http.openapi_options import option_parameters
+from softxent_service.settings import Settings
 
 Json = dict[str, Any]
 
@@ -92,6 +93,7 @@ REFUSALS = {
     401: "No key, or none that is known; never without keys",
     403: "The key is for something else",
     404: "No such model, version or region of shared memory",
+    405: "The route does not answer to this method; Allow says to which it does",
     406: "No form of the answer suits Accept",
     408: "The request stopped arriving",
     409: "A region of shared memory is registered under this name already",
@@ -114,12 +116,15 @@ ANYWHERE = (400, 401, 403, 408, 431, 500, 503)
 
 
 def describe_routes(
-    app: FastAPI, routes: Sequence[BaseRoute], protocol: Sequence[Documented], limits: Limits
+    app: FastAPI, routes: Sequence[BaseRoute], protocol: Sequence[Documented], settings: Settings
 ) -> Json:
     """Return the OpenAPI document: `routes` of FastAPI, and those with bodies of their own."""
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=routes
     )
+    if settings.base_path is not None:
+        document["servers"] = [{"url": settings.base_path}]
+    limits = settings.limits
     document["paths"] = {
         **{f"/v1/{name}": {"post": _evaluation(e, limits)} for name, e in EVALUATIONS.items()},
         explain.PATH: {"post": _explain()},

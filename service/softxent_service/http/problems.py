@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from softxent import errors as library
@@ -17,7 +14,7 @@ from softxent_client.wire import errors as wire
 from softxent_service.http import errors as http
 from softxent_service.http.codings import CODINGS
 from softxent_service.jobs import errors as jobs
-from softxent_service.telemetry.record import record_of
+from softxent_service.telemetry.record import CUT_STATUS, record_of
 from softxent_service.telemetry.request_ids import HEADER
 
 MEDIA_TYPE = "application/problem+json"
@@ -37,6 +34,9 @@ STATUSES: dict[type[Exception], int] = {
     http.UnauthorizedError: 401,
     http.ForbiddenError: 403,
     http.BodyTimeoutError: 408,
+    http.ClientGoneError: CUT_STATUS,
+    http.NotFoundError: 404,
+    http.MethodNotAllowedError: 405,
     http.UnknownModelError: 404,
     http.UnknownRegionError: 404,
     http.RegionTakenError: 409,
@@ -54,8 +54,8 @@ STATUSES: dict[type[Exception], int] = {
 }
 """The status of an error is that of the nearest class of its MRO that stands here."""
 
-FRAMEWORK_SLUGS = {404: "not-found", 405: "method-not-allowed", 500: "internal-error"}
-"""What refusals are called that no error class of ours stands for."""
+INTERNAL_ERROR = "internal-error"
+"""What a fault of the service is called, which no error class of ours stands for."""
 
 RETRY_AFTER_SECONDS = {
     "not-ready": 5,
@@ -85,8 +85,14 @@ def status_of(error: type[BaseException]) -> int:
 
 def problem_of(error: library.SoftxentError, headers: Mapping[str, str] | None = None) -> Response:
     """Return the problem document that tells `error`."""
-    status = status_of(type(error))
-    return problem(status, error.slug, error.message, details=error.details(), headers=headers)
+    own = error.headers if isinstance(error, http.HttpError) else {}
+    return problem(
+        status_of(type(error)),
+        error.slug,
+        error.message,
+        details=error.details(),
+        headers={**own, **(headers or {})},
+    )
 
 
 def whole_answer(error: library.SoftxentError) -> bytes:
@@ -134,13 +140,8 @@ class _Problem(Response):
         await super().__call__(scope, receive, send)
 
 
-def add_problem_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
-    """Make every refusal of `app`, whoever raises it, a problem document.
-
-    `routes` are all that it has.
-    """
-    app.add_exception_handler(library.SoftxentError, _refused)
-    app.add_exception_handler(HTTPException, partial(_http, routes))
+def add_problem_handler(app: FastAPI) -> None:
+    """Make a fault of `app`, wherever it happens, a problem document."""
     app.add_exception_handler(Exception, _failed)
 
 
@@ -151,26 +152,11 @@ def refusal(error: library.SoftxentError) -> Response:
     return problem_of(error)
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, library.SoftxentError)
-    return refusal(error)
-
-
-async def _http(routes: Sequence[Route], request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    status, headers = error.status_code, error.headers
-    if status == 405:
-        # The framework tells the methods of the first route that has the path.
-        found = [r for r in routes if r.matches(request.scope)[0] is not Match.NONE]
-        headers = {"allow": ", ".join(sorted({m for r in found for m in r.methods or ()}))}
-    return problem(status, FRAMEWORK_SLUGS[status], str(error.detail), headers=headers)
-
-
 async def _failed(request: Request, _error: Exception) -> Response:
     # Answered outside of every middleware, the one that adds this header among them.
     headers = {HEADER.decode(): record_of(request.scope).request_id}
     detail = "the service failed; its log says why"
-    return problem(500, FRAMEWORK_SLUGS[500], detail, headers=headers)
+    return problem(500, INTERNAL_ERROR, detail, headers=headers)
 
 
 def _title(slug: str) -> str:

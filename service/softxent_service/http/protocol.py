@@ -19,10 +19,11 @@ from softxent_service.http.errors import (
     MalformedRequestError,
     OverloadedError,
 )
+from softxent_service.http.heads import check_head, rooted
 from softxent_service.http.joining import Joining
 from softxent_service.http.problems import problem_of, status_of, whole_answer
-from softxent_service.http.targets import rooted
 from softxent_service.http.upgrades import head_without_offer
+from softxent_service.telemetry.record import ANSWER
 
 READ_AHEAD_BYTES = 256 << 10
 """Bytes of a body that may wait before reading pauses. A whole call with 131 MB each way took
@@ -36,6 +37,12 @@ LINGERING_SECONDS, MOST_LINGERING = 2.0, 64
 """How long what a refused client still sends is thrown away, by this many connections at a time. A
 socket that is closed before all is read is reset, and a client that sends first and reads then
 never sees why."""
+
+PROBE_SECONDS = 0.5
+PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""A client that has ended its side may wait for its answer, or be gone: only a write tells, and the
+second one fails. An interim response may be sent at any time before the answer, and every client of
+HTTP/1.1 reads on behind it (RFC 9110, 15.2); most answers have begun before the first is due."""
 
 LAST_SECONDS = 1
 """A stop leaves idle connections open for so long: a request may be on its way already, and the
@@ -72,6 +79,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
     _head_size = 0
     _head_open = False
     _answer_clock: asyncio.TimerHandle | None = None
+    _probing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first head, unless there are too many connections."""
@@ -88,6 +96,20 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self.lingering.discard(self)
         self._unset_keepalive_if_required()
         self._stop_answer_clock()
+        if self._probing is not None:
+            self._probing.cancel()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Return whether whole requests are due an answer, after which the connection is closed.
+
+        TLS closes both sides at once: asyncio and uvloop take no other answer from here.
+        """
+        last = self._last_whole()
+        if last is None or self.scheme == "https":
+            return False
+        last.keep_alive = False
+        self._probing = self.loop.call_later(PROBE_SECONDS, self._probe)
+        return True
 
     def shutdown(self) -> None:
         """Close after the answer whose head will say so, or when none is asked for soon."""
@@ -141,11 +163,13 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self._check_head(self._head_size)
         # A trailer may not change what the head says (RFC 9110, 6.5.1), and none is asked for.
         if self._head_open:
-            super().on_header(name, value)
+            # Blanks behind a value are none of it (RFC 9110, 5.5); the parser drops those before.
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """Stop the clock and start the application."""
         self._check_head(self._head_size)
+        check_head(self.parser.get_http_version(), self.headers)
         if self.parser.should_upgrade():
             return
         self._loose, self._head_open, self.asked_at = 0, False, self.loop.time()
@@ -155,6 +179,7 @@ class HeadBoundProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._answered = self._answered or self.cycle
         self.cycle.transport = Joining(self.transport, self.loop)  # type: ignore[assignment]
+        self.scope[ANSWER] = self.cycle  # type: ignore[literal-required]
         if self._last:
             self.cycle.keep_alive = False
 
@@ -243,6 +268,26 @@ class HeadBoundProtocol(HttpToolsProtocol):
             else:
                 self.transport.write(whole_answer(error))
                 self._linger()
+
+    def _last_whole(self) -> Any:
+        """Return the last request that is whole and has no whole answer, None if there is none.
+
+        One behind it that can no longer become whole is forgotten.
+        """
+        cycle = self.cycle
+        if self.pipeline and cycle.more_body:
+            self.pipeline.popleft()
+            cycle = self.pipeline[0][0] if self.pipeline else self._answered
+        due = cycle is not None and not cycle.more_body and not cycle.response_complete
+        return cycle if due else None
+
+    def _probe(self) -> None:
+        """Write to a client that has ended its side, which ends the connection if it is gone."""
+        cycle = self._answered
+        if cycle is not None and not cycle.response_started and not self.transport.is_closing():
+            if cycle.scope["http_version"] == "1.1":
+                self.transport.write(PROBE)
+            self._probing = self.loop.call_later(PROBE_SECONDS, self._probe)
 
     def _give_up(self) -> None:
         """Tell the application that nobody waits for its answer any more.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Scope
 
@@ -15,6 +15,27 @@ _TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES).encode()
 
 _KEY = "softxent.record"
 
+ANSWER = "softxent.answer"
+"""Stands in a scope for an `Answer`, where the connection tells of it."""
+
+CUT_STATUS, CUT, GONE = 499, "answer-cut", "client-gone"
+"""What is told of an answer that was not taken whole, or not at all; the status is the one that
+nginx's logs have made known, and no client sees it."""
+
+UNMATCHED = "unmatched"
+"""The route of a request that reaches none."""
+
+
+class Answer(Protocol):
+    """What the connection knows of an answer."""
+
+    disconnected: bool
+    """Whether the connection ended before all of it was handed over."""
+
+
+class _Whole:
+    disconnected = False
+
 
 class Record:
     """One request and its answer; what most requests lack stands on the class.
@@ -23,12 +44,13 @@ class Record:
         request_id: the client's own, or one that was made.
         route: the path as it was declared; a template where it has parameters.
         seconds: of each of `STAGES`, then of the whole once it has ended.
-        received, sent: bytes of the body and of the answer's.
+        received, sent: bytes of the body, and of the answer's that were handed over.
+        answer: what the connection knows of it.
         problem: the word of the problem document that was sent, None if none was.
         key: the name of the key that the client has.
     """
 
-    route = "unmatched"
+    route = UNMATCHED
     status = 0
     rows = 0
     dtype: str | None = None
@@ -42,6 +64,7 @@ class Record:
 
     def __init__(self, scope: Scope, request_id: str = "") -> None:
         self.scope = scope
+        self.answer: Answer = scope.get(ANSWER, _Whole)
         self.request_id = request_id
         self.seconds = [0.0] * len(STAGES)
         self.began = self._since = perf_counter()
@@ -61,6 +84,11 @@ class Record:
         """Take note of the batch that is evaluated, logits [..., C]."""
         self.rows = logits.size // max(1, logits.shape[-1])
         self.dtype = _name(logits.dtype)
+
+    def end(self) -> None:
+        """Tell an answer that was broken off from a whole one."""
+        if self.answer.disconnected and self.status < 500:
+            self.status, self.problem = CUT_STATUS, CUT if self.sent else GONE
 
     def server_timing(self) -> bytes:
         """Return the header Server-Timing, in milliseconds."""

@@ -47,14 +47,12 @@ class Telemetry:
     Attributes:
         counts: what this process has counted.
         readings: asked for what holds now, by the names of `METRICS`.
-        paths: where there are routes without parameters, for requests that reach none.
     """
 
     def __init__(self, settings: Settings, render: Processor | None = None) -> None:
         """Begin; `render` makes lines of events, None logs no requests."""
         self.counts = Counts()
         self.readings: Callable[[], Mapping[str, float]] = dict
-        self.paths: set[str] = set()
         self._ids = RequestIds()
         self._inside = 0
         self._ended: list[Record] = []
@@ -74,11 +72,6 @@ class Telemetry:
     def end(self, record: Record) -> None:
         """Tell of a request whose answer has ended."""
         self._inside -= 1
-        route, path = record.scope.get("route"), record.scope["path"]
-        if route is not None:
-            record.route = route.path
-        elif path in self.paths:
-            record.route = path
         self._tell(record)
 
     def refused(self, status: int, problem: str) -> None:
