@@ -62,11 +62,8 @@ def decode(
             the dtype cannot hold.
     """
     check_size(len(buffer), "json_bytes", limits.json_bytes, "the body's size in bytes")
-    tensors = None
-    if len(buffer) > json_blocks.BLOCK_BYTES:
-        tensors = json_blocks.read(buffer, schema, limits, reserve)
-    if tensors is None:
-        tensors = _read_whole(buffer, schema, limits, reserve)
+    large = len(buffer) > json_blocks.BLOCK_BYTES
+    tensors = (json_blocks.read if large else _read_whole)(buffer, schema, limits, reserve)
     _widen_empty(tensors, schema)
     schema.check_ranks(tensors)
     return tensors
@@ -75,7 +72,7 @@ def decode(
 def _read_whole(
     buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits, reserve: Reserve
 ) -> dict[str, Array]:
-    body = buffer if isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
+    body = bytes(buffer)
     parsing = json_blocks.PARSING_BYTES * len(body)
     reserve(parsing)
     tensors = json_reader.read(body, schema, limits)
