@@ -31,6 +31,12 @@ Reserve = Callable[[int], None]
 """Is told how many bytes are about to be held, or with a minus are held no more. It may raise, and
 so ends reading: it is told at least once for each piece."""
 
+
+
+def unbounded(_size: int) -> None:
+    """Reserve nothing."""
+
+
 Text = bytes | bytearray | memoryview
 
 _SPACE = rb"[ \t\r\n]*+"

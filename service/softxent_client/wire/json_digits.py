@@ -85,7 +85,13 @@ def digits_of_piece(text: bytes) -> list[bytes]:
 
 def digits_of_document(text: bytes, *path: str | int) -> list[Any]:
     """Return the exact elements of an array of a whole, small document that is known to be JSON."""
-    value: Any = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    # Of members of one name simdjson keeps the first.
+    value: Any = json.loads(
+        text,
+        parse_float=Decimal,
+        parse_int=Decimal,
+        object_pairs_hook=lambda pairs: dict(reversed(pairs)),
+    )
     for step in path:
         value = value[step]
     return list(_leaves(value))

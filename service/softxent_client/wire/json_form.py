@@ -16,7 +16,7 @@ import orjson
 from softxent.errors import WORDS, as_json
 from softxent_client.wire import json_blocks, json_reader
 from softxent_client.wire.errors import check_size
-from softxent_client.wire.json_blocks import Reserve
+from softxent_client.wire.json_blocks import Reserve, unbounded
 from softxent_client.wire.limits import Limits
 from softxent_client.wire.schema import Array, Schema
 
@@ -33,15 +33,11 @@ WORDS_AS: Mapping[str, Mapping[str, bytes] | None] = {
 """How numbers that JSON lacks may be written. Literals are no JSON, and some readers' dialect."""
 
 
-def _unbounded(_size: int) -> None:
-    """Reserve nothing."""
-
-
 def decode(
     buffer: bytes | bytearray | memoryview,
     schema: Schema,
     limits: Limits,
-    reserve: Reserve = _unbounded,
+    reserve: Reserve = unbounded,
 ) -> dict[str, Array]:
     """Return the tensors of a message as new arrays of the schema's JSON dtypes.
 
