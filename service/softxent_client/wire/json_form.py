@@ -16,7 +16,7 @@ import orjson
 from softxent.errors import WORDS, as_json
 from softxent_client.wire import json_blocks, json_reader
 from softxent_client.wire.errors import check_size
-from softxent_client.wire.json_blocks import Reserve
+from softxent_client.wire.json_blocks import Reserve, unbounded
 from softxent_client.wire.limits import Limits
 from softxent_client.wire.schema import Array, Schema
 
@@ -33,15 +33,11 @@ WORDS_AS: Mapping[str, Mapping[str, bytes] | None] = {
 """How numbers that JSON lacks may be written. Literals are no JSON, and some readers' dialect."""
 
 
-def _unbounded(_size: int) -> None:
-    """Reserve nothing."""
-
-
 def decode(
     buffer: bytes | bytearray | memoryview,
     schema: Schema,
     limits: Limits,
-    reserve: Reserve = _unbounded,
+    reserve: Reserve = unbounded,
 ) -> dict[str, Array]:
     """Return the tensors of a message as new arrays of the schema's JSON dtypes.
 
@@ -62,11 +58,8 @@ def decode(
             the dtype cannot hold.
     """
     check_size(len(buffer), "json_bytes", limits.json_bytes, "the body's size in bytes")
-    tensors = None
-    if len(buffer) > json_blocks.BLOCK_BYTES:
-        tensors = json_blocks.read(buffer, schema, limits, reserve)
-    if tensors is None:
-        tensors = _read_whole(buffer, schema, limits, reserve)
+    large = len(buffer) > json_blocks.BLOCK_BYTES
+    tensors = (json_blocks.read if large else _read_whole)(buffer, schema, limits, reserve)
     _widen_empty(tensors, schema)
     schema.check_ranks(tensors)
     return tensors
@@ -75,7 +68,7 @@ def decode(
 def _read_whole(
     buffer: bytes | bytearray | memoryview, schema: Schema, limits: Limits, reserve: Reserve
 ) -> dict[str, Array]:
-    body = buffer if isinstance(buffer, (bytes, bytearray)) else bytes(buffer)
+    body = bytes(buffer)
     parsing = json_blocks.PARSING_BYTES * len(body)
     reserve(parsing)
     tensors = json_reader.read(body, schema, limits)

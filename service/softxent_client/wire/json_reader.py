@@ -1,7 +1,7 @@
-"""Numbers and booleans out of a JSON document, straight into arrays, on top of simdjson.
+"""Numbers and booleans out of a small JSON document, straight into arrays, on top of simdjson.
 
-simdjson flattens nested arrays without a look at their lengths, refuses strings among numbers,
-keeps the first of duplicate keys, and counts up to 0xFFFFFF only. So every row's length is
+simdjson flattens nested arrays without a look at their lengths, refuses strings among numbers and
+keeps the first of duplicate keys. So every row's length is
 compared, arrays in the place of numbers are found by counting brackets, and rows that are not
 plain numbers are read element by element.
 """
@@ -13,25 +13,24 @@ import math
 import operator
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import simdjson
 
 from softxent.errors import ROWS_NAMED, WORDS, RowsError, TensorError
+from softxent_client.wire import json_digits
 from softxent_client.wire.errors import MalformedBodyError, check_size
+from softxent_client.wire.json_digits import Digits, digits_of_document, rounded
 from softxent_client.wire.json_values import Kind, kind_of, shown
 from softxent_client.wire.limits import MIB, Limits
-from softxent_client.wire.schema import SHOWN, Array, Field, Schema
-
-SATURATED = 0xFFFFFF
-"""simdjson's `len` of every array with at least as many elements."""
+from softxent_client.wire.schema import SHOWN, Array, Field, Schema, repeated
 
 KEPT_BYTES = MIB
 """A parser keeps 7 times the largest body it saw (resident, measured): after larger, a new one."""
 
-_BIG_INTEGER = re.compile(rb"(?<![\w.+-])(-?\d{20,}+)(?![.eE])")
 _BIG_INTEGER_CODES = {"BIGINT_ERROR", "NUMBER_ERROR"}
 _BARE_WORD = re.compile(rb"[\[,:\s]-?(?:NaN|nan|Infinity|inf)\s*[\],}]")
 _WORD = "the JSON holds a word that is not true, false or null"
@@ -39,6 +38,7 @@ _REASONS = {
     "EMPTY": "the body is empty",
     "DEPTH_ERROR": "the JSON is nested too deeply",
     "NUMBER_ERROR": "the JSON holds a number that is malformed or beyond float64",
+    "BIGINT_ERROR": "the JSON holds a number that is malformed or beyond float64",
     "STRING_ERROR": "the JSON holds a string with a malformed escape",
     "UNCLOSED_STRING": "the JSON holds a string that does not end",
     "UNESCAPED_CHARS": "the JSON holds a string with a control character that is not escaped",
@@ -47,12 +47,13 @@ _REASONS = {
     "N_ATOM_ERROR": _WORD,
     "TAPE_ERROR": "the body is not JSON: a bracket, comma, colon or value is missing or too many",
 }
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+BOM_FORBIDDEN = "the body begins with a byte order mark, which JSON forbids"
 
 _local = threading.local()
 
 
-def read(body: bytes | bytearray, schema: Schema, limits: Limits) -> dict[str, Array]:
+def read(body: bytes, schema: Schema, limits: Limits) -> dict[str, Array]:
     """Return the arrays of the JSON object `body`, lone numbers as 0-d ones.
 
     A parser refuses its next document while a proxy of the last one lives. When this raises,
@@ -71,7 +72,14 @@ def read(body: bytes | bytearray, schema: Schema, limits: Limits) -> dict[str, A
     # An array where a number should be adds a bracket and is otherwise invisible.
     plain = body.count(b"[") == sum(map(brackets, shapes.values()))
     tensors = {
-        name: array_of(name, value, shapes[name], schema.fields[name], plain=plain)
+        name: array_of(
+            name,
+            value,
+            shapes[name],
+            schema.fields[name],
+            partial(digits_of_document, body, name),
+            plain=plain,
+        )
         for name, value in document.items()
     }
     del document
@@ -80,22 +88,22 @@ def read(body: bytes | bytearray, schema: Schema, limits: Limits) -> dict[str, A
     return tensors
 
 
-def parse(parser: Any, body: bytes | bytearray) -> Any:
+def parse(parser: Any, body: bytes) -> Any:
     """Return simdjson's view of a document.
 
     Raises:
         MalformedBodyError: it is not JSON in UTF-8.
     """
-    if body.startswith(_BOM):
-        raise MalformedBodyError("the body begins with a byte order mark, which JSON forbids")
+    if body.startswith(BOM):
+        raise MalformedBodyError(BOM_FORBIDDEN)
     try:
-        return parser.parse(body)
+        return parser.parse(json_digits.shortened(body))
     except UnicodeDecodeError:
         raise MalformedBodyError("the body is not UTF-8") from None
     except (ValueError, RuntimeError) as error:
         code = str(error).partition(":")[0]
     # simdjson refuses integers beyond 64 bits, and JavaScript writes 1e20 as one.
-    rewritten = _BIG_INTEGER.sub(rb"\1e0", body) if code in _BIG_INTEGER_CODES else body
+    rewritten = json_digits.rewritten(body) if code in _BIG_INTEGER_CODES else body
     if rewritten != body:
         return parse(parser, rewritten)
     if _BARE_WORD.search(body):
@@ -107,10 +115,9 @@ def parse(parser: Any, body: bytes | bytearray) -> Any:
 def _members(root: Any, limits: Limits) -> dict[str, Any]:
     if not isinstance(root, simdjson.Object):
         raise MalformedBodyError("the JSON is not an object of named tensors")
+    check_size(len(root), "tensors", limits.tensors, "the number of tensors")
     names = list(root)
-    check_size(len(names), "tensors", limits.tensors, "the number of tensors")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := repeated(names)) is not None:
         raise MalformedBodyError(f"the JSON names {twice[:SHOWN]!r} twice")
     # simdjson looks keys up as C strings, so one with a NUL inside is listed but not found.
     return {name: root.get(name) for name in names}
@@ -127,10 +134,8 @@ def shape_of(name: str, array: Any, limits: Limits) -> tuple[int, ...]:
     value = array
     while type(value) is simdjson.Array:
         if len(lengths) == limits.json_depth - 1:
-            raise MalformedBodyError(
-                f"the JSON is nested deeper than {limits.json_depth}", field=name
-            )
-        lengths.append(_length(value))
+            raise too_deep(name, limits)
+        lengths.append(len(value))
         if not lengths[-1]:
             break
         value = value[0]
@@ -139,9 +144,9 @@ def shape_of(name: str, array: Any, limits: Limits) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def _length(array: Any) -> int:
-    length = len(array)
-    return length if length < SATURATED else sum(1 for _ in array)
+def too_deep(name: str, limits: Limits) -> MalformedBodyError:
+    """Return the error of a tensor with more brackets than `json_depth` allows."""
+    return MalformedBodyError(f"the JSON is nested deeper than {limits.json_depth}", field=name)
 
 
 def brackets(shape: tuple[int, ...]) -> int:
@@ -162,8 +167,6 @@ def _check_lengths(name: str, array: Any, lengths: list[int]) -> None:
 def _uniform(parent: Any, length: int) -> bool:
     """Tell whether each child has `length` elements; strings pass here and are refused later."""
     try:
-        if length >= SATURATED:
-            return all(_length(child) == length for child in parent)
         return set(map(len, parent)) == {length}
     except TypeError:
         return False
@@ -171,25 +174,38 @@ def _uniform(parent: Any, length: int) -> bool:
 
 def _refuse_ragged(name: str, parents: list[Any], length: int) -> None:
     found = (
-        _length(child) if type(child) is simdjson.Array else shown(child)
+        len(child) if type(child) is simdjson.Array else shown(child)
         for parent in parents
         for child in parent
     )
     wrong = [(row, value) for row, value in enumerate(found) if value != length]
-    named = wrong[:ROWS_NAMED]
-    raise RowsError(
+    raise ragged(name, length, wrong[:ROWS_NAMED], len(wrong))
+
+
+def ragged(name: str, length: int, wrong: Sequence[tuple[int, Any]], total: int) -> RowsError:
+    """Return the error of rows of other lengths than the first, or that are none."""
+    return RowsError(
         f"{name} is ragged: row 0 has {length} elements; these rows have another number",
         field=name,
-        rows=[row for row, _ in named],
-        values=[value for _, value in named],
-        total=len(wrong),
+        rows=[row for row, _ in wrong],
+        values=[value for _, value in wrong],
+        total=total,
     )
 
 
-def array_of(name: str, value: Any, shape: tuple[int, ...], field: Field, *, plain: bool) -> Array:
+def array_of(
+    name: str,
+    value: Any,
+    shape: tuple[int, ...],
+    field: Field,
+    digits: Digits,
+    *,
+    plain: bool,
+) -> Array:
     """Return the array whose `shape_of` is `shape`, in the dtype that the field has in JSON.
 
     Where `plain` is true, the document is known to open as many brackets as its shapes say.
+    `digits` are asked for where the float64 of a number does not say which way to round it.
 
     Raises:
         TensorError: an array or a value stands in the place of the other.
@@ -198,13 +214,13 @@ def array_of(name: str, value: Any, shape: tuple[int, ...], field: Field, *, pla
     kind = kind_of(field.json_dtype)
     if not shape:
         return _scalar(name, value, field, kind)
-    flat = _fast(value, kind) if plain else None
+    flat = fast(value, kind) if plain else None
     if flat is None:
         flat = _slow(name, value, shape, kind)
-    return _narrow(name, flat.reshape(shape), field.json_dtype)
+    return _narrow(name, flat.reshape(shape), field.json_dtype, digits)
 
 
-def _fast(array: Any, kind: Kind) -> Array | None:
+def fast(array: Any, kind: Kind) -> Array | None:
     """Return all numbers below `array`, or None if not all are numbers of the kind."""
     if kind.buffer_type is None:
         return None
@@ -220,16 +236,16 @@ def _slow(name: str, array: Any, shape: tuple[int, ...], kind: Kind) -> Array:
     flat = np.empty(math.prod(shape), kind.dtype)
     width = shape[-1]
     convert = kind.convert
-    faults: list[tuple[int, object]] = []
+    faults: list[tuple[int, str | int | float]] = []
     for index, row in enumerate(_rows(name, array, len(shape))):
         values: list[Any] = [convert(value) for value in row]
         if None not in values:
             flat[index * width : (index + 1) * width] = values
             continue
-        wrong = [place for place in enumerate(row) if convert(place[1]) is None]
+        wrong = [(at, shown(value)) for at, value in enumerate(row) if convert(value) is None]
         faults += wrong if len(shape) == 1 else [(index, wrong[0][1])]
     if faults:
-        _refuse_values(name, faults, kind)
+        raise wrong_values(name, faults[:ROWS_NAMED], len(faults), kind)
     return flat
 
 
@@ -243,15 +259,16 @@ def _rows(name: str, array: Any, rank: int) -> Iterator[list[Any]]:
         yield from _rows(name, child, rank - 1)
 
 
-def _refuse_values(name: str, faults: list[tuple[int, object]], kind: Kind) -> None:
-    named = faults[:ROWS_NAMED]
-    values = [shown(value) for _, value in named]
-    raise RowsError(
-        f"{name} must hold {kind.either}, but row {named[0][0]} holds {values[0]}",
+def wrong_values(
+    name: str, faults: Sequence[tuple[int, str | int | float]], total: int, kind: Kind
+) -> RowsError:
+    """Return the error of values that are not of the kind, as shown, by their rows."""
+    return RowsError(
+        f"{name} must hold {kind.either}, but row {faults[0][0]} holds {faults[0][1]}",
         field=name,
-        rows=[row for row, _ in named],
-        values=values,
-        total=len(faults),
+        rows=[row for row, _ in faults],
+        values=[value for _, value in faults],
+        total=total,
     )
 
 
@@ -264,12 +281,10 @@ def _scalar(name: str, value: Any, field: Field, kind: Kind) -> Array:
     return np.asarray(number, kind.dtype)
 
 
-def _narrow(name: str, wide: Array, dtype: np.dtype[Any]) -> Array:
+def _narrow(name: str, wide: Array, dtype: np.dtype[Any], digits: Digits) -> Array:
     if wide.dtype == dtype:
         return wide
-    with np.errstate(over="ignore"):
-        # bfloat16 by way of float32, in which 16 bits are computed.
-        narrow = (wide.astype(np.float32) if dtype.kind == "V" else wide).astype(dtype)
+    narrow = rounded(wide, dtype, digits)
     if not np.isfinite(narrow).all():
         _refuse_overflow(name, wide, narrow)
     return narrow
@@ -281,10 +296,19 @@ def _refuse_overflow(name: str, wide: Array, narrow: Array) -> None:
         return
     width = wide.shape[-1] if wide.ndim > 1 else 1
     rows, first = np.unique(places // width, return_index=True)
-    raise RowsError(
-        f"{name} holds numbers that {narrow.dtype} cannot hold",
+    values = wide.reshape(-1)[places[first]].tolist()
+    named = list(zip(rows.tolist(), values, strict=True))[:ROWS_NAMED]
+    raise overflow(name, narrow.dtype, named, len(rows))
+
+
+def overflow(
+    name: str, dtype: np.dtype[Any], named: Sequence[tuple[int, float]], total: int
+) -> RowsError:
+    """Return the error of numbers that are beyond `dtype`, the first ones by their rows."""
+    return RowsError(
+        f"{name} holds numbers that {dtype} cannot hold",
         field=name,
-        rows=rows[:ROWS_NAMED].tolist(),
-        values=wide.reshape(-1)[places[first[:ROWS_NAMED]]].tolist(),
-        total=int(rows.size),
+        rows=[row for row, _ in named],
+        values=[value for _, value in named],
+        total=total,
     )

@@ -19,7 +19,11 @@ from softxent_client.wire.schema import SHOWN
 
 T = TypeVar("T")
 
-_STRING_OR_WORD = re.compile(rb'"(?:[^"\\]|\\.)*+"|-?+\b(?:NaN|Infinity)\b')
+# A string that does not end is one match too: looking for its end from each quote in it again would
+# take the square of the time.
+_STRING_OR_WORD = re.compile(
+    rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|-?+\b(?:NaN|Infinity)\b', re.DOTALL
+)
 _CALLED = {
     str: "a string",
     int: "an integer",
@@ -35,7 +39,7 @@ def read_document(text: bytes) -> dict[str, Any]:
     Raises:
         MalformedBodyError: it is no JSON object.
     """
-    root = _parse(text)
+    root = parse_with_words(simdjson.Parser(), text)
     if not isinstance(root, simdjson.Object):
         raise MalformedBodyError("the JSON is not an object")
     if b'"data"' not in text:
@@ -48,14 +52,19 @@ def read_document(text: bytes) -> dict[str, Any]:
     return read
 
 
-def _parse(text: bytes) -> Any:
+def parse_with_words(parser: Any, text: bytes) -> Any:
+    """Return simdjson's view of JSON that may hold bare NaN and Infinity.
+
+    Raises:
+        MalformedBodyError: it is not such JSON.
+    """
     try:
-        return parse(simdjson.Parser(), text)
+        return parse(parser, text)
     except MalformedBodyError:
         quoted = _STRING_OR_WORD.sub(_quoted, text)
         if quoted == text:
             raise
-        return parse(simdjson.Parser(), quoted)
+        return parse(parser, quoted)
 
 
 def _quoted(found: re.Match[bytes]) -> bytes:

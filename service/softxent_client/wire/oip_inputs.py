@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from softxent.errors import RowsError, TensorError, named_rows
 from softxent.evaluations import Evaluation
 from softxent_client.wire import json_reader
 from softxent_client.wire.errors import MalformedBodyError, check_size
+from softxent_client.wire.json_digits import digits_of_document
 from softxent_client.wire.limits import Limits
+from softxent_client.wire.oip_data import Lifted
 from softxent_client.wire.oip_document import member, natural, objects, refuse_unknown, required
 from softxent_client.wire.oip_types import DATATYPES, NAMES, PLACE, Placed, Region
 from softxent_client.wire.schema import (
@@ -53,8 +56,16 @@ Input = Array | Following | Placed
 class Inputs:
     """Reads the inputs in their order, those of bytes one after another."""
 
-    def __init__(self, text: bytes, available: int, evaluation: Evaluation, limits: Limits) -> None:
+    def __init__(
+        self,
+        text: bytes,
+        available: int,
+        evaluation: Evaluation,
+        limits: Limits,
+        lifted: Lifted | None = None,
+    ) -> None:
         self._text = text
+        self._lifted = lifted
         self._available = available
         self._at = 0
         self._model = evaluation.name
@@ -72,11 +83,11 @@ class Inputs:
         shapes = [self._shape_of_data(entry) for entry in entries]
         plain = self._is_plain(document, entries, shapes)
         inputs: dict[str, Input] = {}
-        for entry, given in zip(entries, shapes, strict=True):
+        for index, (entry, given) in enumerate(zip(entries, shapes, strict=True)):
             name = required(entry, "name", str, "an input")
             if name in inputs:
                 raise MalformedBodyError(f"input {name[:SHOWN]!r} is given twice", field=name)
-            inputs[name] = self._input(name, entry, given, plain=plain)
+            inputs[name] = self._input(name, entry, given, index, plain=plain)
         if self._at != self._available:
             raise MalformedBodyError(
                 f"unexpected additional input data for model {self._model!r}: "
@@ -87,8 +98,9 @@ class Inputs:
 
     def _shape_of_data(self, entry: Mapping[str, Any]) -> Shape | None:
         data = entry.get("data")
-        name = str(entry.get("name"))[:SHOWN]
-        return None if data is None else json_reader.shape_of(name, data, self._limits)
+        if data is None or self._lifted is not None:
+            return None
+        return json_reader.shape_of(str(entry.get("name"))[:SHOWN], data, self._limits)
 
     def _is_plain(
         self, document: Mapping[str, Any], entries: list[dict[str, Any]], shapes: list[Shape | None]
@@ -111,7 +123,7 @@ class Inputs:
         )
 
     def _input(
-        self, name: str, entry: Mapping[str, Any], given: Shape | None, *, plain: bool
+        self, name: str, entry: Mapping[str, Any], given: Shape | None, index: int, *, plain: bool
     ) -> Input:
         owner = f"input {name[:SHOWN]!r}"
         dtype = self._dtype(name, required(entry, "datatype", str, owner))
@@ -119,10 +131,16 @@ class Inputs:
         parameters = member(entry, "parameters", dict, owner) or {}
         refuse_unknown(parameters, _PARAMETERS, owner)
         source = _only_source(entry, parameters)
-        if given is not None:
-            _check_given(name, given, shape)
-            wide = np.dtype(np.int64) if dtype.kind in "iu" else dtype
-            array = json_reader.array_of(name, entry["data"], given, Field((), wide), plain=plain)
+        if source == "data":
+            wide = Field((), np.dtype(np.int64) if dtype.kind in "iu" else dtype)
+            if self._lifted is not None:
+                array = self._lifted.array(name, entry["data"], wide)
+                _check_given(name, array.shape, shape)
+            else:
+                assert given is not None
+                _check_given(name, given, shape)
+                digits = partial(digits_of_document, self._text, "inputs", index, "data")
+                array = json_reader.array_of(name, entry["data"], given, wide, digits, plain=plain)
             return narrowed(name, array, dtype).reshape(shape)
         if source == "binary_data_size":
             size = _sized(name, parameters, "binary_data_size", dtype, shape)

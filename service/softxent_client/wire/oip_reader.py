@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from softxent.evaluations import Evaluation
+from softxent_client.wire import json_blocks
 from softxent_client.wire.errors import (
     MalformedBodyError,
     NotSupportedError,
     UnknownNameError,
     check_size,
 )
+from softxent_client.wire.json_blocks import Reserve, unbounded
 from softxent_client.wire.limits import Limits
+from softxent_client.wire.oip_data import Lifted
 from softxent_client.wire.oip_document import (
     member,
     objects,
@@ -48,9 +51,15 @@ class _Described:
 
 
 def decode(
-    buffer: Buffer, header_length: int | None, evaluation: Evaluation, limits: Limits
+    buffer: Buffer,
+    header_length: int | None,
+    evaluation: Evaluation,
+    limits: Limits,
+    reserve: Reserve = unbounded,
 ) -> Request:
     """Read a request; `header_length` is how many bytes of it are JSON, None for all of them.
+
+    `reserve` is told of memory before it is taken; in the end, of arrays that came as JSON.
 
     Raises:
         MalformedBodyError: the bytes break the protocol.
@@ -64,9 +73,11 @@ def decode(
     length = _json_length(data.nbytes, header_length)
     check_size(length, "json_bytes", limits.json_bytes, "the size of the JSON in bytes")
     text = bytes(data[:length])
-    keeps = length <= KEPT_BYTES and b'"data"' not in text
-    describe = _described_before if keeps else _described
-    described = describe(text, data.nbytes - length, evaluation, limits)
+    available = data.nbytes - length
+    if length <= KEPT_BYTES and b'"data"' not in text:
+        described = _described_before(text, available, evaluation, limits)
+    else:
+        described = _described(text, available, evaluation, limits, reserve)
     tensors, placed = {}, {}
     for name, one in described.inputs.items():
         if isinstance(one, Placed):
@@ -76,9 +87,21 @@ def decode(
     return Request(tensors, placed, described.outputs, described.parameters, described.given_id)
 
 
-def _described(text: bytes, available: int, evaluation: Evaluation, limits: Limits) -> _Described:
-    document = read_document(text)
-    inputs = Inputs(text, available, evaluation, limits).read(document)
+def _described(
+    text: bytes,
+    available: int,
+    evaluation: Evaluation,
+    limits: Limits,
+    reserve: Reserve = unbounded,
+) -> _Described:
+    lifted = Lifted(text, limits, reserve) if len(text) > json_blocks.BLOCK_BYTES else None
+    rest = text if lifted is None else lifted.rest
+    parsing = json_blocks.PARSING_BYTES * len(rest)
+    reserve(parsing)
+    document = read_document(rest)
+    inputs = Inputs(text, available, evaluation, limits, lifted).read(document)
+    arrays = (one for one in inputs.values() if isinstance(one, np.ndarray))
+    reserve((0 if lifted else sum(array.nbytes for array in arrays)) - parsing)
     parameters = member(document, "parameters", dict, "the request") or {}
     binary = bool(member(parameters, "binary_data_output", bool, "the request"))
     return _Described(

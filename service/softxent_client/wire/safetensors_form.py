@@ -31,6 +31,7 @@ from softxent_client.wire.schema import (
     Array,
     Schema,
     check_booleans,
+    repeated,
 )
 
 LENGTH_BYTES = 8
@@ -196,8 +197,7 @@ def _parse_header(text: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = repeated(name for name, _ in pairs) or ""
         raise MalformedBodyError(f"the header names {twice[:SHOWN]!r} twice")
     "".join(result).encode()  # A lone surrogate is a ValueError here, and no problem later.
     return result

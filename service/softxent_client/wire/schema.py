@@ -75,6 +75,16 @@ class Field:
     below: int | None = None
 
 
+def repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that stands twice, None if none does."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 class HasRank(Protocol):
     """An array, or what describes one."""
 

@@ -34,7 +34,7 @@ class Patience:
     Attributes:
         seconds: granted, from when its head had been read.
         deadline: when they are over, by `time.monotonic`.
-        gone: whether the client went away.
+        gone: whether nobody waits for the answer any more.
         waited: seconds that it has spent waiting for turns.
     """
 
@@ -159,6 +159,8 @@ class Gate:
             finally:
                 self._threads.release_on_behalf_of(patience)
         finally:
+            # A stop may have ended the wait for a thread that works on: it need not.
+            patience.gone = True
             watch.cancel()
             self._inside -= 1
 

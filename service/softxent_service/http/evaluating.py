@@ -87,13 +87,14 @@ class Evaluating:
         """
         evaluate = self.readiness.evaluate
         if form.small:
-            return answer(partial(evaluate, num_threads=1), form, reservation, record)
+            serial = partial(evaluate, num_threads=1)
+            return answer(serial, form, reservation, record, patience)
         turn = partial(self.gate.turns.take, patience)
         shared = partial(evaluate, num_threads=self.threads, turn=turn)
 
         def work() -> Sequence[Piece]:
             record.lap(QUEUE)
-            return answer(shared, form, reservation, record)
+            return answer(shared, form, reservation, record, patience)
 
         pieces = await self.gate.run(work, patience, receive)
         record.waited(patience.waited)
@@ -101,10 +102,14 @@ class Evaluating:
 
 
 def answer(
-    evaluate: Evaluate, form: Form, reservation: Reservation, record: Record
+    evaluate: Evaluate, form: Form, reservation: Reservation, record: Record, patience: Patience
 ) -> Sequence[Piece]:
-    """Decode, evaluate, encode; an output that may takes the place of writable logits."""
-    asked = form.decode(reservation.add)
+    """Decode, evaluate, encode; an output that may takes the place of writable logits.
+
+    Decoding reserves memory for each piece, and so ends once the call's time is over, its client is
+    gone or the service has stopped.
+    """
+    asked = form.decode(patient(reservation.add, patience))
     record.batch(asked.tensors["logits"])
     record.lap(DECODE)
     out = {**asked.out, **_in_place(asked)}
@@ -114,6 +119,16 @@ def answer(
     pieces = form.encode(results)
     record.lap(ENCODE)
     return pieces
+
+
+def patient(reserve: Reserve, patience: Patience) -> Reserve:
+    """Return what reserves memory for a call that is still worth going on with."""
+
+    def checked(size: int) -> None:
+        patience.check()
+        reserve(size)
+
+    return checked
 
 
 def answer_bytes(asked: Question, out: Mapping[str, Array]) -> int:

@@ -10,12 +10,14 @@ from starlette.types import Receive, Scope, Send
 
 from softxent import explain
 from softxent_client.wire import JSON, Limits, json_form
+from softxent_client.wire.json_blocks import Reserve
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
 from softxent_service.http.admission import Gate, Patience
 from softxent_service.http.answers import deliver
 from softxent_service.http.arriving import Ceiling
 from softxent_service.http.body import Body, Reader
 from softxent_service.http.budget import Reservation
+from softxent_service.http.evaluating import patient
 from softxent_service.http.negotiation import read_head, seconds_of
 from softxent_service.http.query import refuse_any
 from softxent_service.settings import Settings
@@ -60,18 +62,20 @@ class ExplainRoute:
             record.received = len(body)
             record.lap(READ)
             text = await self._gate.run(
-                lambda: answer(body, settings.limits, reservation), patience, receive
+                lambda: answer(body, settings.limits, patient(reservation.add, patience)),
+                patience,
+                receive,
             )
             await deliver(scope, send, JSON.encode(), [text], reservation)
 
 
-def answer(body: Body, limits: Limits, reservation: Reservation) -> bytes:
+def answer(body: Body, limits: Limits, reserve: Reserve) -> bytes:
     """Return the explanation as JSON; every number of it is finite, what is not defined is null.
 
     Raises:
         SoftxentError: the body is malformed, too large in some respect, or has no meaning.
     """
-    given: dict[str, Any] = dict(json_form.decode(body.take(), EXPLAIN, limits, reservation.add))
+    given: dict[str, Any] = dict(json_form.decode(body.take(), EXPLAIN, limits, reserve))
     if "label" in given:
         given["label"] = int(given["label"])
     return orjson.dumps(explain(**given), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Scope
 
 from softxent_client.wire import MalformedBodyError
+from softxent_client.wire.schema import SHOWN, repeated
 from softxent_service.http.body import Buffer
 from softxent_service.http.errors import MalformedRequestError
 from softxent_service.jobs.errors import SpecificationError
@@ -59,9 +60,8 @@ def read_members(body: Buffer) -> object:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise SpecificationError(f"member {twice!r} is given more than once", field=twice)
+        twice = repeated(name for name, _ in pairs) or ""
+        raise SpecificationError(f"member {twice[:SHOWN]!r} is given more than once", field=twice[:SHOWN])
     return members
 
 
@@ -79,7 +79,8 @@ def read_list(query: bytes) -> Json:
     for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name not in ("state", "limit", "cursor"):
             raise SpecificationError(
-                f"unknown parameter {name!r}; known are state, limit, cursor", field=name
+                f"unknown parameter {name[:SHOWN]!r}; known are state, limit, cursor",
+                field=name[:SHOWN],
             )
         if name in given:
             raise SpecificationError(f"parameter {name} is given more than once", field=name)
@@ -88,7 +89,7 @@ def read_list(query: bytes) -> Json:
     for word in states:
         if word not in STATES:
             raise SpecificationError(
-                f"state must be among {', '.join(STATES)}, not {word!r}", field="state"
+                f"state must be among {', '.join(STATES)}, not {word[:SHOWN]!r}", field="state"
             )
     limit = given.get("limit", str(PAGE))
     if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= LONGEST_PAGE:

@@ -8,14 +8,19 @@ from functools import lru_cache
 from starlette.types import Scope
 
 from softxent_client.wire import JSON, MEDIA_TYPES
+from softxent_client.wire.schema import SHOWN
 from softxent_service.http.codings import CODINGS
 from softxent_service.http.errors import (
+    HeadTooLargeError,
     MalformedRequestError,
     NotAcceptableError,
     UnsupportedMediaTypeError,
 )
 
 FORMS = tuple(MEDIA_TYPES)
+
+LONGEST_FIELD = 4 << 10
+"""Bytes that Accept, all lines of it, and Content-Type may have: browsers send 150."""
 
 PLAIN = (b"identity", b"")
 """What Content-Encoding says of a body that is not coded; an empty list is no coding."""
@@ -44,7 +49,9 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
             there are two media types.
         NotAcceptableError: the client accepts no form that is written here.
     """
-    content_type = accept = length = coding = timeout = None
+    content_type = length = timeout = None
+    accepts: list[bytes] = []
+    codings: list[bytes] = []
     for name, value in scope["headers"]:
         if name == b"content-type":
             if content_type is not None:
@@ -57,11 +64,22 @@ def read_head(scope: Scope, forms: tuple[str, ...] = FORMS) -> Head:
         elif name == b"request-timeout":
             timeout = value
         elif name == b"accept":
-            accept = value if accept is None else accept + b"," + value
+            accepts.append(value)
         elif name == b"content-encoding":
-            coding = value if coding is None else coding + b"," + value
-    forms_of_both = _negotiate(content_type, accept, forms)
-    return Head(*forms_of_both, length, coding_of(coding or b""), timeout)
+            codings.append(value)
+    _check_lengths(content_type, accepts)
+    forms_of_both = _negotiate(content_type, b",".join(accepts), forms)
+    return Head(*forms_of_both, length, coding_of(b",".join(codings)), timeout)
+
+
+def _check_lengths(content_type: bytes | None, accepts: list[bytes]) -> None:
+    """Refuse what would take long to read, and much memory to remember."""
+    for name, size in (
+        ("Content-Type", len(content_type or b"")),
+        ("Accept", sum(map(len, accepts)) + len(accepts)),
+    ):
+        if size > LONGEST_FIELD:
+            raise HeadTooLargeError(f"{name} has {size} bytes and may have {LONGEST_FIELD}")
 
 
 def coding_of(named: bytes) -> bytes | None:
@@ -76,7 +94,7 @@ def coding_of(named: bytes) -> bytes | None:
     if coding not in CODINGS:
         known = ", ".join(name.decode() for name in CODINGS)
         raise UnsupportedMediaTypeError(
-            f"content-encoding {named.decode('latin-1')!r} is not read here; known are {known}",
+            f"content-encoding {named[:SHOWN].decode('latin-1')!r} is not read here; known are {known}",
             field="content-encoding",
         )
     return coding
@@ -84,7 +102,7 @@ def coding_of(named: bytes) -> bytes | None:
 
 @lru_cache(maxsize=256)
 def _negotiate(
-    content_type: bytes | None, accept: bytes | None, forms: tuple[str, ...]
+    content_type: bytes | None, accept: bytes, forms: tuple[str, ...]
 ) -> tuple[str, str]:
     given = _request_form(content_type, forms)
     return given, _answer_form(accept, given, forms)
@@ -99,7 +117,7 @@ def _request_form(content_type: bytes | None, forms: tuple[str, ...]) -> str:
     name, parameters = _parse(content_type.decode("latin-1"))
     if name not in forms:
         raise UnsupportedMediaTypeError(
-            f"Content-Type {name!r} is not read here; send {known}", field="content-type"
+            f"Content-Type {name[:SHOWN]!r} is not read here; send {known}", field="content-type"
         )
     charset = parameters.get("charset", "utf-8")
     if name == JSON and charset.lower() not in ("utf-8", "utf8", "us-ascii"):
@@ -109,8 +127,8 @@ def _request_form(content_type: bytes | None, forms: tuple[str, ...]) -> str:
     return name
 
 
-def _answer_form(accept: bytes | None, given: str, forms: tuple[str, ...]) -> str:
-    text = (accept or b"").decode("latin-1")
+def _answer_form(accept: bytes, given: str, forms: tuple[str, ...]) -> str:
+    text = accept.decode("latin-1")
     ranges = [_parse(part) for part in text.split(",") if part.strip()]
     if not ranges:
         return given
@@ -118,7 +136,7 @@ def _answer_form(accept: bytes | None, given: str, forms: tuple[str, ...]) -> st
     best = max(sorted(forms, key=lambda form: form != given), key=lambda f: _quality(f, ranges))
     if _quality(best, ranges) <= 0:
         raise NotAcceptableError(
-            f"Accept {text!r} leaves nothing; accept {' or '.join(forms)}", field="accept"
+            f"Accept {text[:SHOWN]!r} leaves nothing; accept {' or '.join(forms)}", field="accept"
         )
     return best
 

@@ -10,6 +10,7 @@ from softxent import Options
 from softxent.errors import OptionError
 from softxent.evaluations import Evaluation
 from softxent_client.wire import JSON
+from softxent_client.wire.schema import SHOWN
 
 LOGITS_DTYPES = ("float32", "float64", "float16", "bfloat16")
 """What JSON logits may become, the default first."""
@@ -24,18 +25,29 @@ class Query:
     logits_dtype: str
 
 
-@lru_cache(maxsize=256)
+KEPT_BYTES = 1 << 10
+"""What queries of up to this size say is kept: a client's next call often says the same."""
+
+
 def read_query(query: bytes, form: str, evaluation: Evaluation) -> Query:
     """Read the options from a raw query string, for a body of media type `form`.
 
     Raises:
         OptionError: one is unknown, repeated, not a legal value or does not apply.
     """
+    read = _read_before if len(query) <= KEPT_BYTES else _read
+    return read(query, form, evaluation)
+
+
+def _read(query: bytes, form: str, evaluation: Evaluation) -> Query:
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     dtypes = [text for name, text in pairs if name == "logits_dtype"]
     named = (pair for pair in pairs if pair[0] != "logits_dtype")
     options = Options.from_text(named, evaluation)
     return Query(evaluation, options, _logits_dtype(dtypes, form))
+
+
+_read_before = lru_cache(maxsize=256)(_read)
 
 
 def refuse_any(query: bytes) -> None:
@@ -45,7 +57,7 @@ def refuse_any(query: bytes) -> None:
         OptionError: there is one.
     """
     if query:
-        name = query.decode("latin-1").partition("=")[0]
+        name = query.decode("latin-1").partition("=")[0][:SHOWN]
         raise OptionError(f"option {name!r} does not apply here; none does", field=name)
 
 
@@ -57,7 +69,7 @@ def _logits_dtype(given: list[str], form: str) -> str:
     if form != JSON:
         raise _refuse(f"logits_dtype applies only to {JSON}; {form} carries its own")
     if given[0] not in LOGITS_DTYPES:
-        raise _refuse(f"logits_dtype must be one of {', '.join(LOGITS_DTYPES)}, not {given[0]!r}")
+        raise _refuse(f"logits_dtype must be one of {', '.join(LOGITS_DTYPES)}, not {given[0][:SHOWN]!r}")
     return given[0]
 
 

@@ -9,12 +9,13 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread
 from types import FrameType
 
 import uvicorn
@@ -41,6 +42,10 @@ BACKLOG = 2048
 
 TICK_SECONDS = 0.05
 """How soon a process that is not ready yet sees that it is told to stop."""
+
+LAST_SECONDS = 5.0
+"""How long a stop waits for threads whose calls were refused: they look up between two pieces of
+text or two turns, of milliseconds each."""
 
 TICKS = 10
 """Tenths of a second after which this process's counts are left for others that share its port."""
@@ -233,10 +238,19 @@ def _warm_up(
 
 
 def _end(warming: Thread, readiness: Readiness) -> None:
-    if warming.is_alive():
+    if not warming.is_alive() and readiness.reason is not None:
+        sys.exit(1)
+    if warming.is_alive() or not _joined(LAST_SECONDS):
         # A thread inside the compiler does not survive the end of the interpreter, and it may
-        # take half a minute to leave it.
+        # take half a minute to leave it. The interpreter would wait for any other for ever.
         logging.shutdown()
         os._exit(0)
-    if readiness.reason is not None:
-        sys.exit(1)
+
+
+def _joined(seconds: float) -> bool:
+    """Tell whether all threads that the interpreter would wait for have ended in time."""
+    until = time.monotonic() + seconds
+    waited_for = [t for t in threading.enumerate() if t is not current_thread() and not t.daemon]
+    for thread in waited_for:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in waited_for)

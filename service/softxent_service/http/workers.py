@@ -8,6 +8,7 @@ no client meets an unready process where a ready one listens.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -27,6 +28,13 @@ logger = logging.getLogger("softxent")
 
 LEAST_SECONDS = 1.0
 """A place is filled again no sooner than this after it was filled last."""
+
+LOOK_SECONDS = 1.0
+"""How often the supervisor of a stop looks at the clock."""
+
+GRACE_SECONDS = 10.0
+"""Beyond `drain_seconds` and `shutdown_seconds`, after which a worker that was told to stop is
+killed: its idle connections have a second of it, its last threads five."""
 
 FAILED = 1
 """The exit status of a worker that would fail the same way again."""
@@ -60,6 +68,7 @@ class Supervisor:
         self._listener = listener
         self._workers: list[_Worker] = []
         self._stopping = False
+        self._kill_at = math.inf
         self._status = 0
         # OpenMP does not survive a fork, and spawned processes read the environment afresh.
         self._context = get_context("spawn")
@@ -72,9 +81,19 @@ class Supervisor:
         while self._workers:
             handles = [w.process.sentinel for w in self._workers]
             warming = [w.ready for w in self._workers if not w.ready.closed]
-            for handle in connection.wait([*handles, *warming]):
+            found = connection.wait([*handles, *warming], LOOK_SECONDS)
+            for handle in found:
                 self._look_after(handle)
+            if time.monotonic() > self._kill_at:
+                self._kill()
         return self._status
+
+    def _kill(self) -> None:
+        """End workers that do not end by themselves, whatever holds their interpreters."""
+        for worker in self._workers:
+            logger.error("worker %d does not stop and is killed", worker.process.pid)
+            worker.process.kill()
+        self._kill_at = math.inf
 
     def _look_after(self, handle: object) -> None:
         for worker in list(self._workers):
@@ -119,6 +138,9 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping = True
+        settings = self._settings
+        bound = settings.drain_seconds + settings.shutdown_seconds + GRACE_SECONDS
+        self._kill_at = min(self._kill_at, time.monotonic() + bound)
         for worker in list(self._workers):
             worker.process.terminate()
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from softxent_service.http.answers import Piece
+from softxent_service.http.negotiation import LONGEST_FIELD
 
 WINDOWS = {"gzip": 31, "deflate": 15}
 """The codings that every client of the protocol reads, and zlib's number for their wrappers."""
@@ -25,7 +26,7 @@ def coding_of(accepted: bytes | None, size: int, *, is_text: bool) -> str | None
     Some clients always say that they take several codings, without anybody's having asked for it,
     and float tensors barely shrink. So compression is what a client has asked for who names one.
     """
-    if accepted is None or not size:
+    if accepted is None or len(accepted) > LONGEST_FIELD or not size:
         return None
     weights = _weights(accepted.decode("latin-1"))
     codings = [coding for coding, weight in weights.items() if coding != "identity" and weight > 0]

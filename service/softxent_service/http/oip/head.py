@@ -37,7 +37,9 @@ def read_infer_head(scope: Scope) -> InferHead:
         MalformedBodyError: the length of the JSON is no number, or there are two.
         UnsupportedMediaTypeError: the body is coded in a way that is not read here.
     """
-    length = accepted = coding = timeout = None
+    length = timeout = None
+    accepted: list[bytes] = []
+    codings: list[bytes] = []
     header_lengths: set[bytes] = set()
     for name, value in scope["headers"]:
         if name == HEADER_LENGTH:
@@ -45,13 +47,17 @@ def read_infer_head(scope: Scope) -> InferHead:
         elif name == b"content-length":
             length = value
         elif name == b"accept-encoding":
-            accepted = value if accepted is None else accepted + b"," + value
+            accepted.append(value)
         elif name == b"request-timeout":
             timeout = value
         elif name == b"content-encoding":
-            coding = value if coding is None else coding + b"," + value
+            codings.append(value)
     return InferHead(
-        length, coding_of(coding or b""), _header_length(header_lengths), accepted, timeout
+        length,
+        coding_of(b",".join(codings)),
+        _header_length(header_lengths),
+        b",".join(accepted) if accepted else None,
+        timeout,
     )
 
 

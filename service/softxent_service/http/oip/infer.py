@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from softxent.evaluations import PER_LOGIT, Evaluation
 from softxent_client.wire import JSON, oip_form
-from softxent_client.wire.json_blocks import PARSING_BYTES, Reserve
+from softxent_client.wire.json_blocks import Reserve
 from softxent_client.wire.oip_form import Output, Placed, Request
 from softxent_client.wire.schema import check_booleans
 from softxent_service.http.admission import Patience
@@ -27,6 +27,7 @@ from softxent_service.http.evaluating import (
     Evaluating,
     Form,
     Question,
+    patient,
 )
 from softxent_service.http.negotiation import seconds_of
 from softxent_service.http.oip.coding import coding_of, compressed
@@ -120,7 +121,7 @@ class _Call:
         """Return how `body` is evaluated; a small one is read here and now."""
         if self._text_bytes(body) > ON_LOOP_JSON or len(body) > ON_LOOP_BINARY:
             return Form(lambda reserve: self._decode(body, reserve), self._encode, small=False)
-        self._read(body, self.reservation.add)
+        self._read(body, patient(self.reservation.add, self.patience))
         small = self.request.nbytes <= ON_LOOP_BINARY
         return Form(self._question, self._encode, small=small)
 
@@ -135,12 +136,8 @@ class _Call:
     def _read(self, body: Body, reserve: Reserve) -> None:
         limits, length = self.settings.limits, self.head.header_length
         Ceiling("json_bytes", limits.json_bytes).check(self._text_bytes(body))
-        parsing = PARSING_BYTES * self._text_bytes(body)
-        reserve(parsing)
-        self.request = oip_form.decode(body.take(), length, self.evaluation, limits)
-        in_body = len(body) - self._text_bytes(body)
-        reserve(sum(tensor.nbytes for tensor in self.request.tensors.values()) - in_body - parsing)
-        if not in_body:
+        self.request = oip_form.decode(body.take(), length, self.evaluation, limits, reserve)
+        if len(body) == self._text_bytes(body):
             body.free()
         names = tuple(output.name for output in self.request.outputs)
         longest = self.settings.longest_timeout_seconds

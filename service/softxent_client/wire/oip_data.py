@@ -1,0 +1,104 @@
+"""The data of a large inference request, lifted out of its JSON, so that it is read in pieces.
+
+What is left has a marker in the place of each array. A marker is a random number of 60 bits more
+than what a client could have written there itself.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+import numpy as np
+import simdjson
+
+from softxent_client.wire import json_blocks
+from softxent_client.wire.errors import LimitExceededError, MalformedBodyError
+from softxent_client.wire.json_array import CLOSE, MISSING, OPEN, QUOTE
+from softxent_client.wire.json_blocks import Cursor, Reserve, read_array
+from softxent_client.wire.limits import Limits
+from softxent_client.wire.oip_document import parse_with_words
+from softxent_client.wire.schema import Array, Field
+
+_NAME = b'"data"'
+_DATA = re.compile(rb'"data"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
+
+
+class Lifted:
+    """Where the arrays of data lie in a text.
+
+    Attributes:
+        rest: the text with markers in their places.
+    """
+
+    def __init__(self, text: bytes, limits: Limits, reserve: Reserve) -> None:
+        """Find them.
+
+        Raises:
+            MalformedBodyError: one does not end.
+            LimitExceededError: what is left is longer than one piece.
+        """
+        self._text = text
+        self._limits = limits
+        self._reserve = reserve
+        self._first = secrets.randbits(60)
+        self._begins: list[int] = []
+        self.rest = self._lift()
+
+    def _lift(self) -> bytes:
+        parts: list[bytes] = []
+        kept = position = 0
+        while (at := self._text.find(_NAME, position, kept + self._room(parts))) >= 0:
+            found = _DATA.match(self._text, at, at + json_blocks.BLOCK_BYTES)
+            position = at + len(_NAME)
+            if found is not None:
+                marker = b"[%d]" % (self._first + len(self._begins))
+                parts += [self._text[kept : found.end()], marker]
+                self._begins.append(found.end())
+                kept = position = self._end(found.end())
+        if len(self._text) - kept > self._room(parts):
+            most = json_blocks.BLOCK_BYTES
+            raise LimitExceededError(
+                f"the JSON beside its data has more than {most} bytes", limit_name="", limit=most
+            )
+        return b"".join([*parts, self._text[kept:]])
+
+    def _room(self, parts: list[bytes]) -> int:
+        return json_blocks.BLOCK_BYTES - sum(map(len, parts))
+
+    def _end(self, position: int) -> int:
+        """Return what follows the array that begins at `position`."""
+        depth, inside = 0, False
+        while window := self._text[position : position + json_blocks.BLOCK_BYTES]:
+            self._reserve(0)
+            characters = np.frombuffer(window, np.uint8)
+            steps = (characters == OPEN).astype(np.int8) - (characters == CLOSE)
+            if inside or b'"' in window:
+                within = np.bitwise_xor.accumulate(characters == QUOTE) ^ inside
+                steps[within] = 0
+                inside = bool(within[-1])
+            depths = depth + np.cumsum(steps, dtype=np.int64)
+            ends = np.flatnonzero((depths == 0) & (steps != 0))[:1]
+            if ends.size:
+                return position + int(ends[0]) + 1
+            depth = int(depths[-1])
+            position += len(window)
+        raise MalformedBodyError(MISSING)
+
+    def array(self, name: str, value: Any, field: Field) -> Array:
+        """Return the array that a marker stands for.
+
+        Raises:
+            MalformedBodyError: `value` is no marker, or the array is malformed.
+            RowsError: as `json_blocks.read_array`.
+        """
+        marked = value.as_list() if isinstance(value, simdjson.Array) else [None]
+        if len(marked) != 1 or type(marked[0]) is not int:
+            raise MalformedBodyError(f"data of {name} must be an array, its name bare", field=name)
+        index = marked[0] - self._first
+        if not 0 <= index < len(self._begins):
+            raise MalformedBodyError(f"data of {name} must be an array, its name bare", field=name)
+        cursor = Cursor(self._text, self._limits, self._reserve)
+        cursor.position = self._begins[index]
+        return read_array(cursor, name, field, parse_with_words)
