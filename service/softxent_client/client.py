@@ -62,9 +62,7 @@ class Client(Shared):
         def connections() -> httpx.Client:
             whole = _WholeAnswers(transport or httpx.HTTPTransport())
             retrying = RetryTransport(whole, retry_policy(retries))
-            return httpx.Client(
-                base_url=url, timeout=timeout, transport=retrying, auth=self._auth
-            )
+            return httpx.Client(base_url=url, timeout=timeout, transport=retrying, auth=self._auth)
 
         self._connections = PerProcess(connections, forks=transport is None)
 

@@ -138,7 +138,9 @@ class Jobs:
                 elif name == "data":
                     yield event, _job(text)
                     if self._connections.existing() is not http:
-                        raise ForkError("this watch belongs to the parent process; call watch again")
+                        raise ForkError(
+                            "this watch belongs to the parent process; call watch again"
+                        )
 
     def _ask(self, method: str, path: str, **rest: Any) -> Json:
         http = self._connections.get()

@@ -99,9 +99,7 @@ def answer(response: httpx.Response) -> Answer:
             " let no proxy compress answers",
             status=response.status_code,
         )
-    return Answer(
-        response.status_code, media_type(response.headers), response.extensions[RECEIVED]
-    )
+    return Answer(response.status_code, media_type(response.headers), response.extensions[RECEIVED])
 
 
 def media_type(headers: Mapping[str, str]) -> str:
