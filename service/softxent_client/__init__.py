@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softxent_client.async_client import AsyncClient
     from softxent_client.client import Client
-    from softxent_client.errors import ServiceError, ServiceUnavailableError
+    from softxent_client.errors import ForkError, ServiceError, ServiceUnavailableError
 
-__all__ = ["AsyncClient", "Client", "ServiceError", "ServiceUnavailableError"]
+__all__ = ["AsyncClient", "Client", "ForkError", "ServiceError", "ServiceUnavailableError"]
 
 _MODULES = {"AsyncClient": "async_client", "Client": "client"}
 _EXTRA = ("httpx", "httpx_retries", "ml_dtypes", "orjson", "simdjson")

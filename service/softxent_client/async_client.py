@@ -13,7 +13,8 @@ from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
 from softxent.options import OptionKeywords, SoftmaxKeywords
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.errors import ServiceUnavailableError
-from softxent_client.messages import RECEIVED, Answer, Call, answer
+from softxent_client.messages import RECEIVED, Answer, Call, answer, is_too_long
+from softxent_client.per_process import PerProcess
 from softxent_client.shared import (
     RETRIES,
     TIMEOUT,
@@ -43,12 +44,16 @@ class AsyncClient(Shared):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(encoding, key)
-        whole = _AsyncWholeAnswers(transport or httpx.AsyncHTTPTransport())
-        retrying = RetryTransport(whole, retry_policy(retries))
         url = service_url(base_url)
-        self._http = httpx.AsyncClient(
-            base_url=url, timeout=timeout, transport=retrying, auth=self._auth
-        )
+
+        def connections() -> httpx.AsyncClient:
+            whole = _AsyncWholeAnswers(transport or httpx.AsyncHTTPTransport())
+            retrying = RetryTransport(whole, retry_policy(retries))
+            return httpx.AsyncClient(
+                base_url=url, timeout=timeout, transport=retrying, auth=self._auth
+            )
+
+        self._connections = PerProcess(connections, forks=transport is None)
 
     async def cross_entropy(
         self,
@@ -135,7 +140,8 @@ class AsyncClient(Shared):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        if (http := self._connections.existing()) is not None:
+            await http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,8 +160,9 @@ class AsyncClient(Shared):
             reply = await self._send(call)
 
     async def _send(self, call: Call) -> Answer:
+        http = self._connections.get()
         with connection_errors():
-            return answer(await self._http.send(request(self._http, call), stream=True))
+            return answer(await http.send(request(http, call), stream=True))
 
 
 class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
@@ -170,6 +177,8 @@ class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
         try:
             async for piece in response.aiter_raw():
                 body += piece
+                if is_too_long(response.status_code, len(body)):
+                    break
         finally:
             await response.aclose()
         return response

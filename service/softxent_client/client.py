@@ -13,7 +13,8 @@ from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
 from softxent.options import OptionKeywords, SoftmaxKeywords
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.errors import ServiceUnavailableError
-from softxent_client.messages import RECEIVED, Answer, Call, answer
+from softxent_client.messages import RECEIVED, Answer, Call, answer, is_too_long
+from softxent_client.per_process import PerProcess
 from softxent_client.shared import (
     RETRIES,
     TIMEOUT,
@@ -32,6 +33,8 @@ from softxent_client.shared import (
 class Client(Shared):
     """A service's evaluations under the library's own signature; for any number of threads.
 
+    A forked child opens connections of its own; a client cannot be pickled or copied.
+
     Args:
         base_url: where the service is, such as "http://127.0.0.1:8000"; other than an http or
             https URL with a host is a ValueError.
@@ -39,7 +42,8 @@ class Client(Shared):
         encoding: "binary" (no copy, no rounding) or "json".
         timeout: seconds for each wait, or an `httpx.Timeout`.
         retries: how often a request is sent again; see `retry_policy`.
-        transport: an `httpx` transport to send with instead of one of our own.
+        transport: an `httpx` transport to send with instead of one of our own; it belongs to this
+            process, and a forked child's call is a ForkError.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class Client(Shared):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(encoding, key)
-        whole = _WholeAnswers(transport or httpx.HTTPTransport())
-        retrying = RetryTransport(whole, retry_policy(retries))
         url = service_url(base_url)
-        self._http = httpx.Client(
-            base_url=url, timeout=timeout, transport=retrying, auth=self._auth
-        )
+
+        def connections() -> httpx.Client:
+            whole = _WholeAnswers(transport or httpx.HTTPTransport())
+            retrying = RetryTransport(whole, retry_policy(retries))
+            return httpx.Client(base_url=url, timeout=timeout, transport=retrying, auth=self._auth)
+
+        self._connections = PerProcess(connections, forks=transport is None)
 
     def cross_entropy(
         self,
@@ -156,7 +162,8 @@ class Client(Shared):
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        if (http := self._connections.existing()) is not None:
+            http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -175,8 +182,9 @@ class Client(Shared):
             reply = self._send(call)
 
     def _send(self, call: Call) -> Answer:
+        http = self._connections.get()
         with connection_errors():
-            return answer(self._http.send(request(self._http, call), stream=True))
+            return answer(http.send(request(http, call), stream=True))
 
 
 class _WholeAnswers(httpx.BaseTransport):
@@ -191,6 +199,8 @@ class _WholeAnswers(httpx.BaseTransport):
         try:
             for piece in response.iter_raw():
                 body += piece
+                if is_too_long(response.status_code, len(body)):
+                    break
         finally:
             response.close()
         return response

@@ -1,6 +1,7 @@
 """What can go wrong between the client and the service, beside what the library itself refuses.
 
 SoftxentError
+├── ForkError (RuntimeError)     a client of the parent process that a forked child cannot use
 └── ServiceError                 an answer that is no result and none of the library's errors
     └── ServiceUnavailableError  no answer at all, or only part of one
 """
@@ -10,6 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from softxent.errors import SoftxentError
+
+
+class ForkError(SoftxentError, RuntimeError):
+    """A client, or a stream of events, of the parent process that a forked child cannot use."""
+
+    slug = "forked-client"
 
 
 class ServiceError(SoftxentError):

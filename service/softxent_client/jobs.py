@@ -6,15 +6,25 @@ import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
-import orjson
 
-from softxent_client.errors import ServiceError, ServiceUnavailableError
-from softxent_client.messages import PROBLEM, problem_error
+from softxent_client.errors import ForkError, ServiceError, ServiceUnavailableError
+from softxent_client.messages import (
+    Answer,
+    checked,
+    document,
+    is_too_long,
+    json_object,
+    media_type,
+)
+from softxent_client.per_process import PerProcess
 from softxent_client.shared import Bearer, service_url
 
 PATH = "/v1/jobs"
+
+EVENTS = "text/event-stream"
 
 ENDS = ("succeeded", "failed", "cancelled")
 
@@ -40,12 +50,10 @@ class Jobs:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        url = service_url(base_url)
-        self._http = httpx.Client(
-            base_url=url,
-            timeout=TIMEOUT,
-            headers=dict(headers or {}),
-            auth=None if key is None else Bearer(key),
+        url, auth = service_url(base_url), None if key is None else Bearer(key)
+        given = dict(headers or {})
+        self._connections = PerProcess(
+            lambda: httpx.Client(base_url=url, timeout=TIMEOUT, headers=given, auth=auth)
         )
 
     def __enter__(self) -> Self:
@@ -57,7 +65,8 @@ class Jobs:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._http.close()
+        if (http := self._connections.existing()) is not None:
+            http.close()
 
     def submit(self, job: Mapping[str, Any], *, key: str | None = None) -> Json:
         """Submit a job; with a key it is safe to submit again.
@@ -74,7 +83,7 @@ class Jobs:
 
     def show(self, job_id: str) -> Json:
         """Return a job."""
-        return self._ask("GET", f"{PATH}/{job_id}")
+        return self._ask("GET", _job_path(job_id))
 
     def list(self, *, states: str = "", limit: int = 50, cursor: str | None = None) -> Json:
         """Return `jobs`, the newest first, and `next`, the cursor of those that follow."""
@@ -83,63 +92,85 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Json:
         """Cancel a job that is queued or running, and return it."""
-        return self._ask("POST", f"{PATH}/{job_id}/cancel")
+        return self._ask("POST", f"{_job_path(job_id)}/cancel")
 
     def watch(self, job_id: str, *, patience: float = 60.0) -> Iterator[Json]:
         """Yield a job as it is, and again whenever there is news, until it has ended.
 
         Args:
             patience: seconds for which the service may be unreachable.
+
+        Raises:
+            ServiceError: the service refuses, or sends what is no job.
+            ServiceUnavailableError: the service sent no event for `patience` seconds.
+            ForkError: a forked child goes on with its parent's iterator.
         """
         last, reached = "", time.monotonic()
         while True:
+            ended: ServiceError = ServiceUnavailableError("the service sends no events")
             try:
                 for event, job in self._events(job_id, last):
                     last, reached = event, time.monotonic()
                     yield job
                     if job["state"] in ENDS:
                         return
-            except (httpx.TransportError, ServiceError) as error:
-                unknown = isinstance(error, ServiceError) and error.status != 503
-                if unknown or time.monotonic() - reached > patience:
-                    raise _unreachable(error) from error
+            except httpx.HTTPError as error:
+                ended = _unreachable(error)
+            except ServiceError as error:
+                if error.status != 503:
+                    raise
+                ended = error
+            if time.monotonic() - reached > patience:
+                raise ended
             time.sleep(RECONNECT_SECONDS)
 
     def _events(self, job_id: str, last: str) -> Iterator[tuple[str, Json]]:
         headers = {"last-event-id": last} if last else {}
-        url = f"{PATH}/{job_id}/events"
-        with self._http.stream("GET", url, headers=headers) as response:
-            if response.status_code != 200:
-                response.read()
-                _document(response)
+        url, http = f"{_job_path(job_id)}/events", self._connections.get()
+        with http.stream("GET", url, headers=headers) as response:
+            if response.status_code != 200 or media_type(response.headers) != EVENTS:
+                checked(_received(response), EVENTS)
             event = ""
             for line in response.iter_lines():
                 name, _, text = line.partition(": ")
                 if name == "id":
                     event = text
                 elif name == "data":
-                    yield event, orjson.loads(text)
+                    yield event, _job(text)
+                    if self._connections.existing() is not http:
+                        raise ForkError(
+                            "this watch belongs to the parent process; call watch again"
+                        )
 
     def _ask(self, method: str, path: str, **rest: Any) -> Json:
+        http = self._connections.get()
         try:
-            return _document(self._http.request(method, path, **rest))
-        except httpx.TransportError as error:
+            with http.stream(method, path, **rest) as response:
+                return document(_received(response))
+        except httpx.HTTPError as error:
             raise _unreachable(error) from error
 
 
-def _unreachable(error: Exception) -> Exception:
-    if isinstance(error, httpx.TransportError):
-        return ServiceUnavailableError(f"no answer from the service: {error}")
-    return error
+def _job_path(job_id: str) -> str:
+    return f"{PATH}/{quote(job_id, safe='')}"
 
 
-def _document(response: httpx.Response) -> Json:
-    content_type = response.headers.get("content-type", "").partition(";")[0]
-    if content_type == PROBLEM:
-        raise problem_error(response.status_code, bytearray(response.content))
-    if not response.is_success or content_type != "application/json":
-        raise ServiceError(
-            f"the service answered with status {response.status_code}", status=response.status_code
-        )
-    members: Json = orjson.loads(response.content)
-    return members
+def _received(response: httpx.Response) -> Answer:
+    """Return a whole answer, or the beginning of a long one that is no result."""
+    body = bytearray()
+    for piece in response.iter_bytes():
+        body += piece
+        if is_too_long(response.status_code, len(body)):
+            break
+    return Answer(response.status_code, media_type(response.headers), body)
+
+
+def _job(text: str) -> Json:
+    job = json_object(text, "an event of a job", 200)
+    if not isinstance(job.get("state"), str):
+        raise ServiceError("an event of a job has no state", status=200)
+    return job
+
+
+def _unreachable(error: httpx.HTTPError) -> ServiceUnavailableError:
+    return ServiceUnavailableError(f"no complete answer from the service: {error}")

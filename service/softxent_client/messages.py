@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 
 from softxent import errors as library
 from softxent_client.errors import ServiceError
+from softxent_client.wire import JSON
 from softxent_client.wire import errors as wire
 
 PIECE_BYTES = 1 << 20
@@ -22,6 +23,12 @@ RECEIVED = "softxent_received"
 
 PROBLEM = "application/problem+json"
 PROBLEM_PREFIX = "urn:softxent:problem:"
+
+PROBLEM_BYTES = 1 << 16
+"""A longer problem document is refused unread. The service's own are below 4 KiB."""
+
+PROBLEM_DEPTH = 16
+"""Levels of a problem document. Python cannot copy or pickle what is nested some hundred deep."""
 
 Buffer = bytes | memoryview
 
@@ -85,23 +92,40 @@ def build(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
 
 def answer(response: httpx.Response) -> Answer:
     """Return what a response said whose body was received into its extensions."""
-    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return Answer(response.status_code, content_type, response.extensions[RECEIVED])
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise ServiceError(
+            f"the answer is encoded as {_printable(coding[:100])}, which was not asked for;"
+            " let no proxy compress answers",
+            status=response.status_code,
+        )
+    return Answer(response.status_code, media_type(response.headers), response.extensions[RECEIVED])
 
 
-def checked(answer: Answer, content_type: str = "application/json") -> Answer:
-    """Return an answer of status 200 and the expected type, and raise what any other one means.
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the media type of an answer without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_too_long(status: int, length: int) -> bool:
+    """Tell whether no more of an answer need be read: it is no result, and long."""
+    return not 200 <= status < 300 and length > PROBLEM_BYTES
+
+
+def checked(answer: Answer, content_type: str = JSON) -> Answer:
+    """Return a successful answer of the expected type; raise what any other answer means.
 
     Raises:
         SoftxentError: the library's own exception for a problem it knows, else ServiceError.
     """
-    if answer.status == 200 and answer.content_type == content_type:
+    if 200 <= answer.status < 300 and answer.content_type == content_type:
         return answer
     if answer.content_type == PROBLEM:
         raise problem_error(answer.status, answer.body)
     raise ServiceError(
-        f"the service answered with status {answer.status} and {answer.content_type or 'no type'},"
-        f" expected {content_type}",
+        f"the service answered with status {answer.status} and"
+        f" {_printable(answer.content_type[:100]) or 'no type'}, expected {content_type};"
+        " a proxy or another server may have answered in its place",
         status=answer.status,
     )
 
@@ -112,35 +136,99 @@ def document(answer: Answer) -> dict[str, Any]:
     Raises:
         SoftxentError: as `checked`, or ServiceError because it is not a JSON object.
     """
-    members = _object(checked(answer).body)
-    if members is None:
-        raise ServiceError("the answer is not a JSON object", status=answer.status)
+    return json_object(checked(answer).body, "the answer", answer.status)
+
+
+def json_object(text: bytes | bytearray | str, what: str, status: int) -> dict[str, Any]:
+    """Return the JSON object that `text` is.
+
+    Raises:
+        ServiceError: it is none; `what` names the text in the message.
+    """
+    try:
+        members = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        members = None
+    if not isinstance(members, dict):
+        raise ServiceError(f"{what} is not a JSON object", status=status)
     return members
 
 
-def problem_error(status: int, body: bytearray) -> library.SoftxentError:
-    """Return the exception that a problem document describes, with its fields."""
-    members = _object(body)
-    if members is None:
-        return ServiceError("the problem document is not a JSON object", status=status)
-    slug = str(members.get("type", "")).removeprefix(PROBLEM_PREFIX)
-    message = str(members.get("detail", members.get("title", slug)))
-    cls = _known_errors().get(slug)
-    if cls is not None:
-        known = {k: v for k, v in members.items() if k in inspect.signature(cls).parameters}
-        try:
-            return cls(message, **known)
-        except TypeError:
-            pass  # A member of an unexpected type; the document itself is still worth having.
-    return ServiceError(message, status=status, problem_slug=slug, members=members)
+def problem_error(status: int, body: bytes | bytearray) -> library.SoftxentError:
+    """Return the exception that a problem document describes, with its fields.
 
-
-def _object(body: bytearray) -> dict[str, Any] | None:
+    The library's exceptions take only fields of their own types; a document with other ones, or
+    of no known type, becomes a ServiceError that keeps the document.
+    """
     try:
-        members = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return members if isinstance(members, dict) else None
+        members = _problem_members(status, body)
+    except ServiceError as error:
+        return error
+    slug = _text(members, "type").removeprefix(PROBLEM_PREFIX)
+    message = _text(members, "detail") or _text(members, "title") or slug
+    cls = _known_errors().get(slug)
+    if cls is not None and message:
+        fields = {name: members[name] for name in _fields(cls) if name in members}
+        if all(FIELD_CHECKS[name](value) for name, value in fields.items()):
+            return cls(message, **fields)
+    message = message or f"the service answered with status {status} and a problem without detail"
+    return ServiceError(message, status=status, problem_slug=slug or None, members=members)
+
+
+def _problem_members(status: int, body: bytes | bytearray) -> dict[str, Any]:
+    """Return the members of a problem document that is small enough to be printed and copied."""
+    what = "the problem document"
+    if len(body) > PROBLEM_BYTES:
+        raise ServiceError(f"{what} is longer than {PROBLEM_BYTES} bytes", status=status)
+    members = json_object(body, what, status)
+    level: list[Any] = [members]
+    for _ in range(PROBLEM_DEPTH):
+        nested = (value for value in level if isinstance(value, dict | list))
+        level = [v for value in nested for v in (value.values() if type(value) is dict else value)]
+    if level:
+        raise ServiceError(f"{what} is nested over {PROBLEM_DEPTH} levels deep", status=status)
+    return members
+
+
+def _text(members: Mapping[str, Any], name: str) -> str:
+    """Return a member that is text, as a terminal can show it; else nothing."""
+    value = members.get(name)
+    return _printable(value) if isinstance(value, str) else ""
+
+
+def _printable(text: str) -> str:
+    """Return `text` with an escape for each character that would control a terminal or a log."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_integer(value: object) -> bool:
+    return type(value) is int
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are(kinds: tuple[type, ...]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(type(one) in kinds for one in value)
+
+
+FIELD_CHECKS: Mapping[str, Callable[[object], bool]] = {
+    "field": lambda value: value is None or _is_text(value),
+    "rows": _are((int,)),
+    "values": _are((bool, int, float, str)),
+    "total": _is_integer,
+    "limit_name": _is_text,
+    "limit": _is_integer,
+}
+"""What each field of the library's exceptions may be in a problem document."""
+
+
+def _fields(cls: type[library.SoftxentError]) -> list[str]:
+    """Return the fields of an exception: what it takes beside its message."""
+    return [name for name in inspect.signature(cls).parameters if name != "message"]
 
 
 def _known_errors() -> dict[str, type[library.SoftxentError]]:
