@@ -30,7 +30,8 @@ STOPPED = 130
 def evaluate(specification: Any, settings: Settings) -> None:
     """Evaluate arrays at rest in this process, without a server.
 
-    The same command again goes on where one that was stopped or failed has ended.
+    The same command again goes on where one that was stopped or failed has ended, begins anew if an
+    array has changed since, and shows the totals of a result that is finished.
     """
     tell_numba(os.environ, settings.threads)
     from softxent_service.jobs import console
@@ -48,8 +49,10 @@ def evaluate(specification: Any, settings: Settings) -> None:
         typer.echo("softxent: stopped; the same command goes on from here", err=True)
         sys.exit(STOPPED)
     shown = ("rows", "count", "skipped", "loss_sum", "weight_sum", "mean", "perplexity", "accuracy")
+    reason = attributes["perplexity_reason"]
     for name in shown:
-        typer.echo(f"{name:<10}  {attributes[name]}")
+        note = f" ({reason})" if name == "perplexity" and reason else ""
+        typer.echo(f"{name:<10}  {attributes[name]}{note}")
     typer.echo(f"{'result':<10}  {job.output.url}")
 
 

@@ -45,6 +45,7 @@ STATUSES: dict[type[Exception], int] = {
     http.NotReadyError: 503,
     http.DrainingError: 503,
     jobs.StorageError: 422,
+    jobs.InputChangedError: 409,
     jobs.OutputInUseError: 409,
     jobs.NumericsError: 409,
     jobs.QueueFullError: 429,

@@ -19,7 +19,7 @@ from softxent.errors import RowsError, TensorError
 from softxent.output_buffers import stored_dtype
 from softxent_service.jobs.arrays import StoredArray, open_array
 from softxent_service.jobs.errors import LocationError
-from softxent_service.jobs.job import PER_CLASS, Job, fingerprint_of, logits_dtype_of
+from softxent_service.jobs.job import PER_CLASS, Job, logits_dtype_of
 from softxent_service.jobs.plan import BLOCK_BYTES, make_plan, needs_whole_rows
 from softxent_service.jobs.roots import Place, Roots
 from softxent_service.jobs.specification import Specification
@@ -42,6 +42,7 @@ def accept(specification: Specification, roots: Roots, block_bytes: int = BLOCK_
     output = roots.place(specification.output, "output")
     _refuse_nested(places, output)
     arrays = {name: open_array(place, name) for name, place in places.items()}
+    versions = {name: array.version() for name, array in arrays.items()}
     logits = arrays["logits"]
     if len(logits.shape) < 2:
         raise TensorError(
@@ -71,8 +72,21 @@ def accept(specification: Specification, roots: Roots, block_bytes: int = BLOCK_
         logits.shape,
         logits_dtype_of(logits),
         mask_rank,
-        fingerprint_of(specification, arrays, plan),
+        tuple((name, array.stamp) for name, array in arrays.items()),
+        tuple(versions.items()),
     )
+
+
+def versions_of(specification: Specification, roots: Roots) -> dict[str, str]:
+    """Return the version of each array of a job, as it is now.
+
+    Raises:
+        LocationError, StorageError, TensorError.
+    """
+    return {
+        name: open_array(roots.place(url, name), name).version()
+        for name, url in specification.tensors
+    }
 
 
 def check_forms(arrays: Mapping[str, StoredArray], options: Options) -> None:

@@ -22,7 +22,7 @@ from softxent.parts import Part, evaluate_columns, evaluate_part, faulty_rows
 from softxent.sharding import class_partials, combine_partials
 from softxent_service.jobs.acceptance import at_rows
 from softxent_service.jobs.arrays import StoredArray
-from softxent_service.jobs.errors import NumericsError
+from softxent_service.jobs.errors import InputChangedError, NumericsError
 from softxent_service.jobs.job import Job, rows_of
 from softxent_service.jobs.result import Result
 from softxent_service.jobs.tally import Finished
@@ -76,6 +76,7 @@ def evaluate_block(job: Job, block: int, numerics: int) -> Outcome:
         logger.debug("%s block %d begins", job.output.url, block)
         tensors = _read(job, block)
         part, skipped = _evaluate(job, tensors)
+        _check_unchanged(job)
         result.write(part.arrays, block)
         first = job.plan.rows_of(block)[0]
         rows = tuple(int(row) + first for row in skipped)
@@ -136,6 +137,7 @@ def evaluate_block_columns(
             num_threads=1,
         )
         wanted = {name: part.arrays[name] for name in options.outputs}
+        _check_unchanged(job)
         Result(job).write(wanted, block, columns.start)
         return Part({}, part.sums)
     except SoftxentError as error:
@@ -162,8 +164,15 @@ def commit(job: Job, block: int, parts: list[Part | Fault | None]) -> list[Outco
 
 
 def fault_of(job: Job, block: int, error: SoftxentError) -> Fault:
-    """Return an error of a block as what is told about it."""
+    """Return an error of a block as what is told about it: that inputs changed, if they did."""
     rows = job.plan.rows_of(block)
+    try:
+        _check_unchanged(job)
+    except InputChangedError as change:
+        error = change
+    except SoftxentError:
+        # What it stands for is that error, or follows from it.
+        pass
     if isinstance(error, RowsError):
         error = at_rows(error, rows[0])
     return Fault(block, rows, error.slug, error.message, error.details())
@@ -180,6 +189,16 @@ def _begin(job: Job, numerics: int) -> Result:
 @lru_cache(maxsize=8)
 def _arrays(job: Job) -> Mapping[str, StoredArray]:
     return job.open()
+
+
+def _check_unchanged(job: Job) -> None:
+    """Look whether the files that were read are those of the job, before they make a result.
+
+    Raises:
+        InputChangedError, StorageError.
+    """
+    for array in _arrays(job).values():
+        array.check_unchanged()
 
 
 def _read(job: Job, block: int, columns: slice | None = None) -> Tensors:

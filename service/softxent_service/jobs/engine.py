@@ -63,15 +63,18 @@ def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[st
     """
     try:
         result = Result(job)
-        if result.is_finished():
+        if attributes := result.done():
             # The process that finished it did not live to tell.
             result.clean()
-            return result.attributes()
+            return attributes
         known, arrays = result.check(), job.open()
+        if known is None:
+            result.clear()
         divisor = _known_divisor(known) if known else find_divisor(job, arrays)
         result.begin(arrays["logits"], divisor)
         tally = result.finished() if known else Tally()
         _Run(job.begun(divisor), cluster, tally, report, stops).all_blocks()
+        job.check_versions({name: array.version() for name, array in arrays.items()})
         return result.finish(tally)
     except SoftxentError as error:
         raise JobFailedError.of_error(error) from error

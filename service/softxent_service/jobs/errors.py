@@ -6,6 +6,7 @@ SoftxentError
 │   ├── LocationError        a URL is malformed, of another scheme, or leads out of the roots
 │   └── IdempotencyError     an Idempotency-Key came again with another job
 ├── StorageError             an array cannot be read or written, or is not what it says
+├── InputChangedError        an array was written or replaced after the job was accepted
 ├── OutputInUseError         the output holds another result, or a job is writing to it
 ├── NumericsError            a half-done job was begun with other numerics
 ├── QueueFullError           as many jobs wait as may
@@ -41,6 +42,12 @@ class StorageError(SoftxentError):
     """An array cannot be read or written, or is not what it says."""
 
     slug = "storage-failed"
+
+
+class InputChangedError(SoftxentError):
+    """An array was written or replaced after the job was accepted; its blocks would be of two."""
+
+    slug = "input-changed"
 
 
 class OutputInUseError(SoftxentError):

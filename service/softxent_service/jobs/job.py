@@ -6,7 +6,8 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,14 @@ import numpy.typing as npt
 
 from softxent.batch import dtype_name
 from softxent.evaluations import INTEGERS, PER_LOGIT
-from softxent_service.jobs.arrays import BFLOAT16, StoredArray, open_array
+from softxent_service.jobs.arrays import BFLOAT16, StoredArray, changed, open_array
 from softxent_service.jobs.plan import Plan
 from softxent_service.jobs.roots import Place
 from softxent_service.jobs.specification import Specification
 
 PER_CLASS = ("class_weights",)
 
-FORMAT = 1
+FORMAT = 2
 """Changes whenever a half-done result of before could not be gone on with."""
 
 
@@ -36,7 +37,8 @@ class Job:
         plan: how it is cut.
         shape, dtype: of the logits.
         mask_rank: of the class mask, 0 without one.
-        fingerprint: of everything that its bits depend on, but the values at rest.
+        stamps: of the file that heads each of its arrays, by name; see `StoredArray.stamp`.
+        versions: of each of its arrays, by name; see `StoredArray.version`.
         divisor: what a mean divides derivatives by; None until that is known.
         run: of one run of the engine its own; what a process keeps open is kept for one run.
     """
@@ -48,7 +50,8 @@ class Job:
     shape: tuple[int, ...]
     dtype: str
     mask_rank: int
-    fingerprint: str
+    stamps: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
     divisor: float | None = None
     run: str = "accepted"
 
@@ -60,9 +63,41 @@ class Job:
         """Open its arrays.
 
         Raises:
-            StorageError, TensorError: one is not there any more, or is another.
+            InputChangedError: one was written or replaced after the job was accepted.
+            StorageError, TensorError: one is not there any more, or cannot be read.
         """
-        return {name: open_array(place, name) for name, place in self.places}
+        stamps, arrays = dict(self.stamps), {}
+        for name, place in self.places:
+            array = arrays[name] = open_array(place, name)
+            if array.stamp != stamps[name]:
+                raise changed(name, place.url)
+        return arrays
+
+    def check_versions(self, versions: Mapping[str, str]) -> None:
+        """Look whether arrays have the versions that were accepted.
+
+        Raises:
+            InputChangedError: a file of one was written, replaced, added or removed since.
+        """
+        for name, place in self.places:
+            if versions.get(name) != dict(self.versions)[name]:
+                raise changed(name, place.url)
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """Return what was asked for, apart from where the result goes, as JSON members."""
+        options = asdict(self.specification.options)
+        return {
+            "inputs": dict(self.specification.tensors),
+            "options": {n: list(v) if isinstance(v, tuple) else v for n, v in options.items()},
+            "on_error": self.specification.on_error,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a digest of all that the record of a block depends on."""
+        told = [FORMAT, self.asked, dict(self.versions), asdict(self.plan)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def output_form(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape and dtype of an output of one value a row or a logit."""
@@ -80,19 +115,6 @@ class Job:
         options = self.specification.options
         reduced = options.reduction != "none"
         return tuple(n for n in options.outputs if not (n == "loss" and reduced))
-
-
-def fingerprint_of(
-    specification: Specification, arrays: Mapping[str, StoredArray], plan: Plan
-) -> str:
-    """Return what tells whether a half-done result is of this very job."""
-    told = {
-        "format": FORMAT,
-        "job": specification.to_json(),
-        "arrays": {name: array.fingerprint for name, array in sorted(arrays.items())},
-        "plan": vars(plan),
-    }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def rows_of(arrays: Mapping[str, StoredArray], job: Job, entries: slice) -> dict[str, Any]:

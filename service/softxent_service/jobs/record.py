@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from softxent_service.jobs.errors import SpecificationError
+from softxent_service.jobs.errors import IdempotencyError, SpecificationError
 from softxent_service.jobs.states import State
 
 Json = dict[str, Any]
@@ -19,6 +19,7 @@ class Record:
 
     Attributes:
         job: as it was asked for; see `Specification`.
+        versions: of its arrays when it was accepted; see `StoredArray.version`.
         created, started, finished: milliseconds since 1970.
         progress: see `Progress`; None before its first block.
         result: the attributes of the result, once it has succeeded.
@@ -29,6 +30,7 @@ class Record:
     id: str
     state: State
     job: Json
+    versions: dict[str, str]
     created: int
     started: int | None = None
     finished: int | None = None
@@ -36,6 +38,21 @@ class Record:
     result: Json | None = None
     error: Json | None = None
     runner: str | None = None
+
+    def same_inputs(self, versions: dict[str, str]) -> Record:
+        """Return the record where its arrays are as they were when it was made.
+
+        Raises:
+            IdempotencyError: one of them is another now, and so is what was asked for.
+        """
+        names = [name for name in versions if self.versions.get(name) != versions[name]]
+        if names:
+            raise IdempotencyError(
+                f"this Idempotency-Key came with the job {self.id}, and {', '.join(names)} changed"
+                " since; send a new key",
+                field="idempotency-key",
+            )
+        return self
 
     def to_json(self) -> Json:
         """Return it as JSON members, times as RFC 3339."""

@@ -69,7 +69,7 @@ class Records:
         """Record a job that was accepted, and return it; with a key that came before, that one.
 
         Raises:
-            IdempotencyError: the key came with another job.
+            IdempotencyError: the key came with another job, or with inputs that changed since.
             OutputInUseError: a job is queued or running whose output is the same.
             JobsUnavailableError: the database cannot be reached.
         """
@@ -85,15 +85,15 @@ class Records:
         }
         try:
             with self._reached() as client:
-                client.enqueue(options, asked, block_bytes)
+                client.enqueue(options, asked, block_bytes, dict(job.versions))
         except DBOSQueueDeduplicatedError:
             if key is not None and (found := self.find(key, job.specification)):
-                return found
+                return found.same_inputs(dict(job.versions))
             raise OutputInUseError(
                 f"a job that writes to {job.output.url} is queued or running", field="output"
             ) from None
-        record = self.show(options["workflow_id"])
-        return self._same(record, job.specification)
+        record = self._same(self.show(options["workflow_id"]), job.specification)
+        return record.same_inputs(dict(job.versions))
 
     def find(self, key: str, specification: Specification) -> Record | None:
         """Return the job that a key came with, None where it is new.
@@ -109,7 +109,8 @@ class Records:
     def _same(self, record: Record, specification: Specification) -> Record:
         if record.job != specification.to_json():
             raise IdempotencyError(
-                f"this Idempotency-Key came with another job, {record.id}", field="idempotency-key"
+                f"this Idempotency-Key came with another job, {record.id}; send a new one",
+                field="idempotency-key",
             )
         return record
 
@@ -257,11 +258,13 @@ def id_of(key: str | None) -> str:
 
 
 def _record(status: WorkflowStatus) -> Record:
-    given: Any = status.input
+    arguments: Any = status.input
+    given = (arguments["args"] if arguments else None) or [{}, 0, {}]
     return Record(
         id=status.workflow_id,
         state=STATES[status.status],
-        job=given["args"][0] if given and given["args"] else {},
+        job=given[0],
+        versions=given[2] if len(given) > 2 else {},
         created=status.created_at or 0,
         started=status.dequeued_at,
         finished=status.completed_at,

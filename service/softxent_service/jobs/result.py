@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
+import logging
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import zarr
@@ -27,18 +27,22 @@ from softxent.evaluations import PER_LOGIT
 from softxent.reduction import mean_divisor, reduced_loss
 from softxent_service.jobs.arrays import StoredArray, create_array, open_to_write, write_rows
 from softxent_service.jobs.errors import NumericsError, OutputInUseError
-from softxent_service.jobs.job import Job
+from softxent_service.jobs.job import FORMAT, Job
 from softxent_service.jobs.plan import Plan
 from softxent_service.jobs.roots import Place
 from softxent_service.jobs.storage import Folder, refuse
+from softxent_service.jobs.summary import attributes_of
 from softxent_service.jobs.tally import Finished, Tally
 
+GROUP = "zarr.json"
 STATE = ".softxent"
 JOB_KEY = f"{STATE}/job.json"
 BLOCKS = f"{STATE}/blocks/"
 SKIPPED = "skipped_rows"
 
 Json = dict[str, Any]
+
+logger = logging.getLogger("softxent.jobs")
 
 
 class Result:
@@ -49,40 +53,83 @@ class Result:
         self._folder = Folder(job.output)
 
     def check(self) -> Json | None:
-        """Return what is known of a half-done result of this job, None where nothing is there.
+        """Return what is known of a half-done result of this job.
+
+        None where nothing is there, or where it was begun with inputs that have changed since.
 
         Raises:
             OutputInUseError: something else is there, or a finished result.
             NumericsError: the half-done result was begun with other numerics.
         """
         folder, url = self._folder, self._job.output.url
-        if folder.exists("zarr.json"):
-            raise OutputInUseError(f"{url} is finished already; name another", field="output")
-        try:
-            known = json.loads(folder.read(JOB_KEY).tobytes())
-        except FileNotFoundError:
+        if folder.exists(GROUP):
+            self._refuse_finished()
+        known = self._read(JOB_KEY)
+        if known is None:
             if folder.is_empty():
                 return None
-            raise OutputInUseError(f"{url} is not empty; name another", field="output") from None
-        if known["fingerprint"] != self._job.fingerprint:
             raise OutputInUseError(
-                f"{url} holds the half-done result of another job; name another, or remove it",
+                f"{url} is not empty and holds no half-done result; name another", field="output"
+            )
+        if known.get("format") != FORMAT:
+            raise OutputInUseError(
+                f"{url} holds the half-done result of another release; name another, or remove it",
                 field="output",
             )
+        self._refuse_another(known)
+        if known["versions"] != dict(self._job.versions):
+            return None
+        self._refuse_other_cut(known)
+        return known
+
+    def _refuse_another(self, known: Json) -> None:
+        different = _different(known, self._job.asked)
+        if different:
+            raise OutputInUseError(
+                f"{self._job.output.url} holds the half-done result of another job, with another"
+                f" {different[0]}; name another, or remove it",
+                field="output",
+            )
+
+    def _refuse_other_cut(self, known: Json) -> None:
+        url = self._job.output.url
         if known["numerics"] != softxent.NUMERICS_VERSION:
             raise NumericsError(
                 f"{url} was begun with numerics {known['numerics']}, here are"
                 f" {softxent.NUMERICS_VERSION}; remove it to begin again",
                 field="output",
             )
-        return dict(known)
+        if known["plan"] != asdict(self._job.plan):
+            raise OutputInUseError(
+                f"{url} holds a half-done result in blocks of another size; give the block_bytes"
+                " that it was begun with, name another output, or remove it",
+                field="output",
+            )
 
-    def is_finished(self) -> bool:
-        """Whether the group is there, of this very job."""
-        if not self._folder.exists("zarr.json"):
-            return False
-        attributes = json.loads(self._folder.read("zarr.json").tobytes())["attributes"]
-        return bool(attributes.get("fingerprint") == self._job.fingerprint)
+    def _refuse_finished(self) -> NoReturn:
+        url, found = self._job.output.url, self._attributes() or {}
+        if "versions" not in found:
+            raise OutputInUseError(
+                f"{url} holds Zarr data that is no result of this release; name another",
+                field="output",
+            )
+        same = not _different(found, self._job.asked)
+        now = dict(self._job.versions)
+        names = [name for name in now if found["versions"].get(name) != now[name]]
+        if same and names:
+            raise OutputInUseError(
+                f"{url} is finished already, of {', '.join(names)} that changed since; name"
+                " another, or remove it",
+                field="output",
+            )
+        raise OutputInUseError(f"{url} is finished already; name another", field="output")
+
+    def done(self) -> Json | None:
+        """Return the attributes of the result, None where none of this very job is finished."""
+        found = self._attributes()
+        mine = {"versions": dict(self._job.versions), "numerics": softxent.NUMERICS_VERSION}
+        mine |= self._job.asked
+        return found if found and mine.items() <= found.items() else None
 
     def begin(self, logits: StoredArray, divisor: float | None) -> None:
         """Write what a half-done result has before its first block.
@@ -91,10 +138,12 @@ class Result:
             StorageError: it cannot be written.
         """
         known = {
-            "fingerprint": self._job.fingerprint,
+            "format": FORMAT,
             "numerics": softxent.NUMERICS_VERSION,
+            **self._job.asked,
+            "versions": dict(self._job.versions),
+            "plan": asdict(self._job.plan),
             "divisor": None if divisor is None else as_json(divisor),
-            "job": self._job.specification.to_json(),
         }
         self._folder.write(JOB_KEY, json.dumps(known).encode())
         for name in self._job.arrays_out:
@@ -102,6 +151,23 @@ class Result:
             chunks = _chunks_of(name, self._job.plan, shape, logits.chunks)
             like = logits if name in PER_LOGIT else None
             create_array(self._job.output.child(name), shape, dtype, chunks, like)
+
+    def clear(self) -> None:
+        """Remove what is there of a job whose inputs have changed since, if anything is.
+
+        `job.json` stays until it is written anew: who dies here finds the same again.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        known = self._read(JOB_KEY)
+        if known is None:
+            return
+        now = dict(self._job.versions)
+        names = ", ".join(name for name in now if known["versions"].get(name) != now[name])
+        logger.warning("%s begins anew: %s changed since", self._job.output.url, names)
+        for name in (BLOCKS.rstrip("/"), *self._job.specification.options.outputs, SKIPPED):
+            self._folder.remove(name)
 
     def finished(self) -> Tally:
         """Return what the blocks come to whose records are there.
@@ -114,15 +180,18 @@ class Result:
             if not _is_key(name):
                 continue
             with contextlib.suppress(ValueError):
-                tally.add(Finished.from_bytes(self._folder.read(name).tobytes()))
+                tally.add(self._record(name))
         return tally
 
     def is_committed(self, block: int) -> Finished | None:
         """Return the record of a block, None where it has none."""
         try:
-            return Finished.from_bytes(self._folder.read(_key(block)).tobytes())
+            return self._record(_key(block))
         except (FileNotFoundError, ValueError):
             return None
+
+    def _record(self, key: str) -> Finished:
+        return Finished.from_bytes(self._folder.read(key).tobytes(), self._job.fingerprint)
 
     def write(self, arrays: Json, block: int, first_column: int = 0) -> None:
         """Write values of a block.
@@ -147,7 +216,7 @@ class Result:
         Raises:
             StorageError: it cannot be written.
         """
-        self._folder.write(_key(block.block), block.to_bytes())
+        self._folder.write(_key(block.block), block.to_bytes(self._job.fingerprint))
 
     def finish(self, tally: Tally) -> Json:
         """Make the group a result, and return its attributes.
@@ -164,7 +233,7 @@ class Result:
         if tally.skipped:
             self._write_whole(SKIPPED, np.array(sorted(tally.skipped), np.int64))
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        self._folder.write("zarr.json", json.dumps(group, indent=2).encode())
+        self._folder.write(GROUP, json.dumps(group, indent=2).encode())
         self.clean()
         return attributes
 
@@ -173,9 +242,16 @@ class Result:
         self._folder.remove(STATE)
         self._folder.tidy()
 
-    def attributes(self) -> Json:
-        """Return the attributes of the finished group."""
-        return dict(json.loads(self._folder.read("zarr.json").tobytes())["attributes"])
+    def _attributes(self) -> Json | None:
+        return (self._read(GROUP) or {}).get("attributes")
+
+    def _read(self, key: str) -> Json | None:
+        """Return the members of a file, None where it is not there or no object of JSON."""
+        try:
+            members = json.loads(self._folder.read(key).tobytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return members if isinstance(members, dict) else None
 
     def _write_whole(self, name: str, values: Any) -> None:
         array = np.asarray(values)
@@ -184,6 +260,18 @@ class Result:
             zarr.create_array(Folder(place).writer, data=array, overwrite=True)
         except Exception as error:
             refuse(error, place.url, "written")
+
+
+def _different(known: Json, asked: Json) -> list[str]:
+    """Return the names of inputs and options that are not as they are asked for."""
+    found = []
+    for name, value in asked.items():
+        before = known.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            found += [n for n in value.keys() | before.keys() if value.get(n) != before.get(n)]
+        elif value != before:
+            found.append(name)
+    return sorted(found)
 
 
 @lru_cache(maxsize=32)
@@ -214,36 +302,3 @@ def _chunks_of(
     aligned = plan.step % chunks[0] == 0 and (not plan.is_sharded or plan.columns % chunks[-1] == 0)
     one_row = chunks[0] == 1 and plan.step > 1
     return chunks if aligned and not one_row else (plan.step, *shape[1:-1], plan.columns)
-
-
-def attributes_of(job: Job, tally: Tally) -> Json:
-    """Return what a result says about itself; numbers that JSON lacks are words."""
-    options, sums = job.specification.options, tally.sums
-    as_mean = options if options.reduction == "mean" else softxent.Options(reduction="mean")
-    loss_sum, weight_sum = sums.loss_sum, sums.weight_sum
-    mean = reduced_loss(as_mean, loss_sum, mean_divisor(as_mean, weight_sum, sums.count))
-    counted = tally.correct is not None and sums.count
-    return {
-        "softxent": softxent.__version__,
-        "numerics": softxent.NUMERICS_VERSION,
-        "fingerprint": job.fingerprint,
-        "inputs": dict(job.specification.tensors),
-        "options": {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(options).items()},
-        "on_error": job.specification.on_error,
-        "rows": job.plan.rows,
-        "blocks": job.plan.blocks,
-        "count": sums.count,
-        "skipped": len(tally.skipped),
-        "loss_sum": as_json(loss_sum),
-        "weight_sum": as_json(weight_sum),
-        "mean": as_json(mean),
-        "perplexity": as_json(_exp(mean)),
-        "accuracy": (tally.correct or 0) / sums.count if counted else None,
-    }
-
-
-def _exp(value: float) -> float:
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf

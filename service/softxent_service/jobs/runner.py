@@ -137,24 +137,29 @@ class Runner:
             self._launched = False
         self._lock.release()
 
-    def _workflow(self) -> Callable[[dict[str, Any], int], dict[str, Any]]:
-        def evaluate(asked: dict[str, Any], block_bytes: int) -> dict[str, Any]:
+    def _workflow(self) -> Callable[[dict[str, Any], int, dict[str, str]], dict[str, Any]]:
+        def evaluate(
+            asked: dict[str, Any], block_bytes: int, versions: dict[str, str]
+        ) -> dict[str, Any]:
             job_id = DBOS.workflow_id
             assert job_id is not None
             self._running += 1
             try:
-                return self._run(job_id, asked, block_bytes)
+                return self._run(job_id, asked, block_bytes, versions)
             finally:
                 self._running -= 1
 
         return evaluate
 
-    def _run(self, job_id: str, asked: dict[str, Any], block_bytes: int) -> dict[str, Any]:
+    def _run(
+        self, job_id: str, asked: dict[str, Any], block_bytes: int, versions: dict[str, str]
+    ) -> dict[str, Any]:
         logger.info("job %s begins", job_id)
         watched = _Watch(self._records, job_id, self._name, self._leaving)
         try:
             specification = Specification.from_json(asked)
             job = accept(specification, self._roots, block_bytes)
+            job.check_versions(versions)
             result = run_job(job, self._cluster, watched.report, watched.stops)
             watched.end()
         except StoppedError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from softxent_service.jobs.acceptance import accept
+from softxent_service.jobs.acceptance import accept, versions_of
 from softxent_service.jobs.cluster import Cluster
 from softxent_service.jobs.errors import QueueFullError
 from softxent_service.jobs.record import Record
@@ -34,18 +34,20 @@ class JobService:
     def submit(self, members: object, key: str | None = None) -> Record:
         """Check a job and record it; with a key that came before, return that job.
 
+        Where an array has changed since the key came, it is another job, and refused.
+
         Raises:
             SoftxentError: the job is refused, or the records cannot be reached.
         """
         specification = Specification.from_json(members)
         if found := self._found(key, specification):
-            return found
+            return found.same_inputs(versions_of(specification, self._roots))
         job = accept(specification, self._roots, self._block_bytes)
         Result(job).check()
         with self._submitting:
             if self._records.holds(self._queued_jobs):
                 if found := self._found(key, specification):
-                    return found
+                    return found.same_inputs(dict(job.versions))
                 raise QueueFullError(self._queued_jobs)
             return self._records.submit(job, self._block_bytes, key)
 

@@ -28,9 +28,10 @@ class Finished:
     correct: int | None = None
     skipped: tuple[int, ...] = ()
 
-    def to_bytes(self) -> bytes:
-        """Return the record of it; words that are 0, nearly all, are left out."""
+    def to_bytes(self, fingerprint: str) -> bytes:
+        """Return the record of it, of a job; words that are 0, nearly all, are left out."""
         members = {
+            "job": fingerprint,
             "block": self.block,
             "losses": _sparse(self.sums.losses),
             "weights": _sparse(self.sums.weights),
@@ -41,14 +42,16 @@ class Finished:
         return json.dumps(members, separators=(",", ":")).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Read the record.
+    def from_bytes(cls, data: bytes, fingerprint: str) -> Self:
+        """Read the record of a job.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is none, or of another job or other inputs.
         """
         try:
             members = json.loads(data)
+            if members["job"] != fingerprint:
+                raise ValueError("the record of a block of another job")
             sums = RowSums(
                 _dense(members["losses"]), _dense(members["weights"]), int(members["count"])
             )

@@ -1,0 +1,67 @@
+"""What a result says about itself: the attributes of its group."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import softxent
+from softxent import Options
+from softxent.errors import as_json
+from softxent.parts import RowSums
+from softxent.reduction import mean_divisor, reduced_loss
+from softxent_service.jobs.job import Job
+from softxent_service.jobs.tally import Tally
+
+SOFT = ("target_probabilities", "target_indices")
+
+
+def attributes_of(job: Job, tally: Tally) -> dict[str, Any]:
+    """Return what a result says about itself; numbers that JSON lacks are words."""
+    options, sums = job.specification.options, tally.sums
+    as_mean = options if options.reduction == "mean" else Options(reduction="mean")
+    loss_sum, weight_sum = sums.loss_sum, sums.weight_sum
+    mean = reduced_loss(as_mean, loss_sum, mean_divisor(as_mean, weight_sum, sums.count))
+    reason = _no_perplexity(job, sums)
+    counted = tally.correct is not None and sums.count
+    return {
+        "softxent": softxent.__version__,
+        "numerics": softxent.NUMERICS_VERSION,
+        **job.asked,
+        "versions": dict(job.versions),
+        "rows": job.plan.rows,
+        "blocks": job.plan.blocks,
+        "count": sums.count,
+        "skipped": len(tally.skipped),
+        "loss_sum": as_json(loss_sum),
+        "weight_sum": as_json(weight_sum),
+        "mean": as_json(mean),
+        "perplexity": None if reason else as_json(_perplexity(sums, options.scale)),
+        "perplexity_reason": reason,
+        "accuracy": (tally.correct or 0) / sums.count if counted else None,
+    }
+
+
+def _no_perplexity(job: Job, sums: RowSums) -> str | None:
+    """Return why the losses are not those of labels alone, times one factor; None where they are.
+
+    Softcap, temperature and mask make the probabilities that are judged, and are no reason.
+    """
+    options = job.specification.options
+    soft = [name for name, _ in job.specification.tensors if name in SOFT]
+    if soft:
+        return f"{soft[0]}: perplexity is of labels"
+    for name in ("label_smoothing", "z_loss"):
+        if getattr(options, name):
+            return f"{name} is part of the loss"
+    if options.scale == 0:
+        return "scale is 0"
+    return None if sums.weight_sum else "no row counts, or none has weight"
+
+
+def _perplexity(sums: RowSums, scale: float) -> float:
+    """Return exp of the mean loss, rows weighted, before it was scaled."""
+    try:
+        return math.exp(sums.loss_sum / sums.weight_sum / scale)
+    except OverflowError:
+        return math.inf
