@@ -111,7 +111,12 @@ def _fits(name: str, batch: Batch, options: Options, divisor: float, arrays: Arr
     if name == PRODUCT:
         vectors = batch.vectors
         bound *= 2.0 * max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
-    return bound < 0.99 * _LARGEST[dtype_name(arrays[name].dtype)]
+    return bound < 0.99 * _LARGEST[_narrower(batch, arrays[name])]
+
+
+def _narrower(batch: Batch, array: npt.NDArray[Any]) -> str:
+    """Return the type of lesser range of the two that an output is computed and stored in."""
+    return min(batch.computed.name, dtype_name(array.dtype), key=lambda name: _LARGEST[name])
 
 
 def _bad_rows(name: str, batch: Batch, array: npt.NDArray[Any]) -> Mask:
@@ -141,9 +146,14 @@ def _refusal(name: str, batch: Batch, array: npt.NDArray[Any], bad: Mask) -> Non
     rows = bad.nonzero()[0]
     flat = array.reshape(batch.rows, -1)
     first = [flat[row].astype(np.float64) for row in rows[:ROWS_NAMED]]
+    narrower = _narrower(batch, array)
+    remedies = [_REMEDIES.get(name, "a smaller scale")]
+    if narrower != "float64":
+        is_computed = narrower == batch.computed.name
+        remedies.append("float64 logits" if is_computed else "a wider output_dtype")
     return NonFiniteError(
-        f"{name} of {counted(rows.size, 'row')} is beyond {dtype_name(array.dtype)};"
-        f" {_REMEDIES.get(name, _REMEDIES['gradient'])}; non_finite=propagate returns it",
+        f"{name} of {counted(rows.size, 'row')} is beyond {narrower};"
+        f" {' or '.join(remedies)} may keep it finite; non_finite=propagate returns it",
         field=name,
         rows=[int(row) for row in rows[:ROWS_NAMED]],
         values=[as_json(float(values[~np.isfinite(values)][0])) for values in first],
@@ -152,9 +162,7 @@ def _refusal(name: str, batch: Batch, array: npt.NDArray[Any], bad: Mask) -> Non
 
 
 _REMEDIES = {
-    "gradient": "a smaller scale, or a wider output_dtype, keeps it finite",
-    "log_probabilities": "a wider output_dtype keeps it finite",
-    "log_normalizer": "a higher temperature, or float64 logits, keep it finite",
-    "entropy": "float64 logits keep it finite",
-    "target_entropy": "smaller target_probabilities, or float64 logits, keep it finite",
+    "log_probabilities": "a higher temperature",
+    "log_normalizer": "a higher temperature",
+    "target_entropy": "smaller target_probabilities",
 }
