@@ -41,7 +41,16 @@ class Fixture(NamedTuple):
 
 def fixtures() -> Iterator[Fixture]:
     """Yield every published call."""
-    for several in (_labels, _extremes, _soft, _mixed, _weighted, _transformed, _evaluations):
+    for several in (
+        _labels,
+        _extremes,
+        _soft,
+        _tails,
+        _mixed,
+        _weighted,
+        _transformed,
+        _evaluations,
+    ):
         yield from several()
 
 
@@ -103,6 +112,37 @@ def _soft() -> Iterator[Fixture]:
         name = f"top-k-{tail}-{dtype}"
         words = f"The five largest of a teacher's log-probabilities, tail={tail}; some are pads."
         yield _call(name, words, _top_k(name, 5, 33, dtype), tail=tail)
+
+
+def _tails() -> Iterator[Fixture]:
+    logits = _array([[50, 0, 1, -2], [0, 50, 1, -2]] * 3, "float64")
+    sure = [-1e-3, -1e-8, -1e-13, -1e-17, 0.0, 2.0**-20]
+    tensors = _entries(logits, [[0]] * 6, [[v] for v in sure])
+    words = "Sure teachers, who leave 1e-3 to 1e-17, or nothing, to a bucket."
+    yield _call("top-k-sure-bucket-float64", words, tensors, tail="bucket")
+    tensors = _entries(_array(logits), [[0, 2]] * 6, [[v, v - 26] for v in (-10, -36, -300)] * 2)
+    words = "Teachers that name next to nothing: a bucket is owed nearly all."
+    yield _call("top-k-unsure-bucket-float32", words, tensors, tail="bucket")
+    indices = [[0, 1, 2], [2, 1, 0], [-1, -1, -1], [0, -1, -1]]
+    logs = [[-0.35668945, -1.609375, -2.3027344]] * 2 + [[NAN] * 3] + [[-0.5, NAN, NAN]]
+    tensors = _entries(_array([[2, 1, 0]] * 4, "float64"), indices, logs)
+    tensors["logits"][2] = NAN
+    words = "Every class named: nothing is left; and a row without an entry, which does not count."
+    yield _call("top-k-empty-bucket-float64", words, tensors, tail="bucket", reduction="mean")
+    raw = [[2.0, 1.0, 0.5], [700.0, 100.0, -300.0], [-INF, -INF, -INF], [-0.1, -1.2, -0.9]]
+    tensors = _entries(_array([[2, 1, 0, -1]] * 4), [[0, 1, 2]] * 4, raw)
+    words = (
+        "A teacher's logits and tempered log-probabilities, renormalised; a row of -inf is ignored."
+    )
+    yield _call("top-k-logits-renormalize-float32", words, tensors, tail="renormalize")
+
+
+def _entries(logits: Array, indices: list[list[int]], logs: list[list[float]]) -> Tensors:
+    return {
+        "logits": logits,
+        "target_indices": np.array(indices, np.int64),
+        "target_log_probabilities": np.array(logs, np.float64),
+    }
 
 
 def _dense() -> Iterator[Fixture]:

@@ -13,6 +13,7 @@ derivatives of the loss.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import mpmath
 import numpy as np
 from mpmath import mp, mpf
 from shares import Shares, shares
-from targets import Row, Target, target
+from targets import Row, Target, digits_of, target
 from ulps import Exact
 
 
@@ -41,6 +42,7 @@ class Problem(NamedTuple):
 def problem(row: Row) -> Problem:
     """Return a row with its softmax and target; its largest unmasked logit must be finite."""
     s = shares(row)
+    s = dataclasses.replace(s, digits=max(s.digits, 60 + digits_of(row)))
     with mp.workdps(s.digits):
         t = target(row)
         zero = mpf(0)
@@ -130,8 +132,8 @@ def _target_entropy(p: Problem) -> Exact:
     are computed, log t is no better than t, so the unit is not below that of the largest mass.
     """
     masses = [t for t in p.t.masses if t] + ([p.t.rest] if p.t.rest else [])
-    # Masses were numbers of at most 17 digits: hundreds, for logits far apart, are not needed.
-    with mp.workdps(100):
+    # Hundreds of digits, for logits far apart, are not needed.
+    with mp.workdps(100 + digits_of(p.row)):
         terms = [-t * mp.log(t) for t in masses]
     sums = [mpmath.fsum(v for v in terms if v > 0), -mpmath.fsum(v for v in terms if v < 0)]
     if not p.row.is_given:

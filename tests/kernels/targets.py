@@ -17,6 +17,10 @@ where no other entry stands beside it.
 """
 
 
+MOST_DEPTH = 2000
+"""Beyond exp(-2000) nothing is left of a float64."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of logits, its target in any of the forms, and the options that concern a row."""
@@ -55,11 +59,19 @@ class Row:
     @property
     def is_given(self) -> bool:
         """Whether each t_j, its logarithm or their differences were passed, not computed."""
-        computed = (
-            self.label_smoothing
-            or (self.is_soft and (self.class_weights is not None or self.hard_weight is not None))
+        computed = self.label_smoothing or (
+            self.is_soft and (self.class_weights is not None or self.hard_weight is not None)
         )
         return not computed
+
+
+def digits_of(row: Row) -> int:
+    """Return how many digits a mass of 1 less the row's smallest one needs, besides 60."""
+    logs = [v for v in row.log_probabilities or () if np.isfinite(v)]
+    depth = max(logs, default=0.0) - min(logs, default=0.0) if row.tail == "renormalize" else 0.0
+    if row.tail == "bucket":
+        depth = -min(logs, default=0.0)
+    return int(min(max(depth, 0.0), MOST_DEPTH) / 2.3)
 
 
 @dataclass(frozen=True)

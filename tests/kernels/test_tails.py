@@ -76,14 +76,15 @@ def test_a_sure_teacher_leaves_what_expm1_says(dtype: np.dtype[Any], left: float
             (powers[1] + powers[2]) / total
         )
         entropy = mp.exp(-mpf(left)) * left - rest * mp.log(rest)
-        gradient = rest - (powers[1] + powers[2]) / total
+        others = (powers[1] + powers[2]) / total
         assert ulps(result.loss[0], loss) < 2
         assert ulps(result.target_entropy[0], entropy) < 2
-        assert abs(float(result.gradient[0, 0]) - gradient) < 4 * np.finfo(dtype).eps * rest
+        away = abs(float(result.gradient[0, 0]) - (rest - others))
+        assert away < 4 * np.finfo(dtype).eps * max(rest, others)
 
 
 @both
-@pytest.mark.parametrize("other", [-3.0, -25.0, -36.0, -50.0])
+@pytest.mark.parametrize("other", [-7.0, -25.0, -36.0, -50.0])
 @pytest.mark.parametrize("left", [0.25, 1e-3, 1e-8])
 def test_with_several_entries_the_others_are_taken_from_it(
     dtype: np.dtype[Any], left: float, other: float
@@ -224,13 +225,10 @@ def test_a_mean_counts_rows_that_have_a_target() -> None:
 
 
 def test_only_renormalising_needs_an_entry_above_minus_infinity() -> None:
-    logits = np.array([[1.0, 2.0, 3.0]])
-    case = top_k(logits, [0, 1], [-np.inf, -np.inf], tail="renormalize")
-    assert assert_right(case).count == 0
-    case.options["tail"] = "none"
-    assert assert_right(case).count == 1
-    case.options["tail"] = "bucket"
-    result = assert_right(case)
+    call = np.array([[1.0, 2.0, 3.0]]), [0, 1], [-np.inf, -np.inf]
+    assert assert_right(top_k(*call, tail="renormalize")).count == 0
+    assert assert_right(top_k(*call, tail="none")).count == 1
+    result = assert_right(top_k(*call, tail="bucket"))
     assert result.count == 1
     exact = math.log1p(math.exp(-1) + math.exp(-2))
     np.testing.assert_allclose(result.loss, [exact], rtol=1e-15)
@@ -249,7 +247,7 @@ def test_a_label_beside_an_empty_row_is_its_target(tail: str) -> None:
 @pytest.mark.parametrize("tail", TAILS)
 def test_nothing_flows_from_a_batch_without_any_target(tail: str) -> None:
     case = top_k(np.full((3, 4), np.nan), np.full((3, 2), -1), np.full((3, 2), np.nan), tail=tail)
-    case.options |= {"reduction": "mean", "empty": "zero"}
+    case.options.update(reduction="mean", empty="zero")
     result = assert_right(case)
     assert (result.loss, result.count) == (0.0, 0)
 
@@ -294,7 +292,7 @@ def test_empty_rows_of_blocks_of_rows(tail: str) -> None:
         evaluate_part({n: v[rows] for n, v in case.tensors.items()}, options, divisor=3.25)
         for rows in blocks
     ]
-    case.options |= {"reduction": "mean"}
+    case.options["reduction"] = "mean"
     whole = evaluated(case)
     sums = RowSums.merged(part.sums for part in found)
     assert (sums.count, sums.weight_sum, sums.loss_sum) == (3, 3.25, whole.loss_sum)

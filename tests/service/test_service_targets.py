@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from service_support import BINARY, JSON, assert_alive, assert_problem, batch, binary, post
@@ -105,23 +106,17 @@ BAD_ROWS: dict[str, tuple[str, str, str, list[Any]]] = {
     "index below": (f'"target_indices": [[0, 1], [1, -2]], {LOGS}', OUT_OF_RANGE, "indices", [-2]),
     "index twice": (f'"target_indices": [[0, 1], [2, 2]], {LOGS}', OUT_OF_RANGE, "indices", [2]),
     "index masked": (f"{INDICES}, {LOGS}, {MASK}", OUT_OF_RANGE, "indices", [2]),
-    "log-probability above 0": (
-        f'{INDICES}, "target_log_probabilities": [[-1, -1], [-1, 0.5]]',
+    "log-probability infinite": (
+        f'{INDICES}, "target_log_probabilities": [[-1, -1], [-1, "Infinity"]]',
         ROWS,
         "log_probabilities",
-        [0.5],
+        ["Infinity"],
     ),
     "log-probability NaN": (
         f'{INDICES}, "target_log_probabilities": [[-1, -1], [-1, "NaN"]]',
         ROWS,
         "log_probabilities",
         ["NaN"],
-    ),
-    "too much mass": (
-        f'{INDICES}, "target_log_probabilities": [[-1, -1], [0, 0]]',
-        ROWS,
-        "log_probabilities",
-        [2.0],
     ),
     "negative probability": (
         '"target_probabilities": [[1, 0, 0], [1, -0.5, 0]]',
@@ -145,6 +140,43 @@ def test_rows_that_are_no_target_are_named(service_url: str, case: str) -> None:
     document = assert_problem(answer, 422, slug, f"target_{field}")
     assert (document["rows"], document["values"], document["total"]) == ([1], values, 1)
     assert_alive(service_url)
+
+
+@pytest.mark.parametrize("tail", ["bucket", "none"])
+def test_masses_that_add_up_to_too_much_are_named(service_url: str, tail: str) -> None:
+    logs = '"target_log_probabilities": [[-1, -1], [0, 0]]'
+    body = f"{{{LOGITS}, {INDICES}, {logs}}}".encode()
+    answer = post(service_url, body, query=f"?tail={tail}")
+    document = assert_problem(answer, 422, ROWS, "target_log_probabilities")
+    assert (document["rows"], document["values"], document["total"]) == ([1], [2.0], 1)
+    assert post(service_url, body).status_code == 200
+
+
+def test_rows_without_an_entry_do_not_count(service_url: str) -> None:
+    """The loss is that of the first row: -log softmax([1, 2, 3])[0]."""
+    target = '"target_indices": [[0], [-1]], "target_log_probabilities": [[0], ["NaN"]]'
+    for tail in ("renormalize", "bucket", "none"):
+        answer = post(
+            service_url, f"{{{LOGITS}, {target}}}".encode(), query=f"?reduction=mean&tail={tail}"
+        ).json()
+        assert (answer["count"], answer["weight_sum"]) == (1, 1)
+        assert answer["loss"] == pytest.approx(2.4076059644443806, rel=1e-7)
+        assert answer["gradient"][1] == [0, 0, 0]
+
+
+def test_bfloat16_masses_keep_their_type_in_binary(service_url: str) -> None:
+    """59 equal ones add up to 1.0152, which is more than other types may."""
+    logs = np.full((1, 59), -4.0625)
+    tensors: Tensors = {
+        "logits": np.zeros((1, 64), np.float32),
+        "target_indices": np.arange(59)[None],
+        "target_log_probabilities": logs.astype(ml_dtypes.bfloat16),
+    }
+    assert send(service_url, tensors, BINARY, {"tail": "bucket"}).status_code == 200
+    tensors["target_log_probabilities"] = logs.astype(np.float32)
+    answer = send(service_url, tensors, BINARY, {"tail": "bucket"})
+    document = assert_problem(answer, 422, ROWS, "target_log_probabilities")
+    assert "1 + 2^-7" in document["detail"]
 
 
 def test_masked_labels_are_named(service_url: str) -> None:
