@@ -50,9 +50,7 @@ def test_inference_requests(shape: str) -> None:
 
 @pytest.mark.parametrize("shape", SAFETENSORS_BODIES)
 def test_safetensors_headers(shape: str) -> None:
-    check(
-        lambda body: safetensors_form.decode(body, REQUEST(), LIMITS), SAFETENSORS_BODIES[shape]
-    )
+    check(lambda body: safetensors_form.decode(body, REQUEST(), LIMITS), SAFETENSORS_BODIES[shape])
 
 
 class StoppedError(Exception):

@@ -27,4 +27,4 @@ def test_an_option_in_the_body_is_told_to_be_a_query_parameter(name: str, rows: 
     with pytest.raises(TensorError, match="options are query parameters") as refused:
         read(body)
     assert refused.value.field == name
-    assert name == "outputs" and rows > 1 or f"write {written} behind" in str(refused.value)
+    assert (name == "outputs" and rows > 1) or f"write {written} behind" in str(refused.value)

@@ -32,7 +32,6 @@ Reserve = Callable[[int], None]
 so ends reading: it is told at least once for each piece."""
 
 
-
 def unbounded(_size: int) -> None:
     """Reserve nothing."""
 

@@ -21,9 +21,7 @@ T = TypeVar("T")
 
 # A string that does not end is one match too: looking for its end from each quote in it again would
 # take the square of the time.
-_STRING_OR_WORD = re.compile(
-    rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|-?+\b(?:NaN|Infinity)\b', re.DOTALL
-)
+_STRING_OR_WORD = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|-?+\b(?:NaN|Infinity)\b', re.DOTALL)
 _CALLED = {
     str: "a string",
     int: "an integer",
