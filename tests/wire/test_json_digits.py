@@ -97,7 +97,9 @@ def test_probabilities_beside_16_bit_logits_are_rounded_once() -> None:
     check(text, tensors["target_probabilities"][0, 0], "float32")
 
 
-@pytest.mark.parametrize(("dtype", "largest"), [("float16", 65504), ("bfloat16", 2.0**127 * 1.9921875)])
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [("float16", 65504), ("bfloat16", 2.0**127 * 1.9921875)]
+)
 def test_what_is_just_below_the_middle_to_infinity_is_the_largest_number(
     dtype: str, largest: float
 ) -> None:

@@ -113,9 +113,9 @@ class _Marks:
         self._places, self._opens = self._places[:count], self._opens[:count]
         self._after = self._after[:count]
         # The depth of the array that each bracket begins or ends.
-        self._depths = (self._after + ~self._opens).astype(np.int16)
-        self._order = np.argsort(self._depths, kind="stable")
-        self._sorted = self._depths[self._order]
+        depths = (self._after + ~self._opens).astype(np.int16)
+        self._order = np.argsort(depths, kind="stable")
+        self._bounds = np.cumsum(np.bincount(depths + 1, minlength=self._depth + 3)).tolist()
 
     @cached_property
     def _is_comma(self) -> Array:
@@ -135,11 +135,12 @@ class _Marks:
 
     def depths(self) -> list[int]:
         """Return the depths of arrays that begin or end here, the deepest first."""
-        return np.flatnonzero(np.bincount(self._sorted))[::-1].tolist()
+        bounds = self._bounds
+        return [d for d in range(len(bounds) - 2, 0, -1) if bounds[d] < bounds[d + 1]]
 
     def at(self, depth: int) -> tuple[Array, Array]:
         """Return which brackets begin and which end arrays of this depth."""
-        first, last = np.searchsorted(self._sorted, [depth, depth + 1])
+        first, last = (self._bounds[depth : depth + 2] + [0, 0])[:2]
         which = self._order[first:last]
         begins = self._opens[which]
         return which[begins], which[~begins]
@@ -170,10 +171,12 @@ class _Marks:
         starts = np.concatenate(([-1], self._places[:-1]))
         follows = np.concatenate(([first], self._opens[:-1]))
         ends = np.flatnonzero(follows & ~self._opens)
-        blank = [
-            end for end in ends.tolist() if not text[starts[end] + 1 : self._places[end]].strip()
-        ]
-        return np.array(blank, np.int64)
+        gaps = self._places[ends] - starts[ends]
+        blank = gaps == 1
+        for place in np.flatnonzero(gaps > 1).tolist():
+            end = int(self._places[ends[place]])
+            blank[place] = not text[end - int(gaps[place]) + 1 : end].strip()
+        return ends[blank]
 
 
 class ArrayReader:

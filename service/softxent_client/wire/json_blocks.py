@@ -32,7 +32,6 @@ Reserve = Callable[[int], None]
 so ends reading: it is told at least once for each piece."""
 
 
-
 def unbounded(_size: int) -> None:
     """Reserve nothing."""
 
@@ -77,6 +76,8 @@ class _Walk:
         more = cursor.match(_NO_MEMBERS) is None
         while more:
             name = self._name(tensors)
+            if name in self._schema.options:
+                self._refuse_option(name)
             tensors[name] = self._value(name, self._schema.field(name))
             check_size(len(tensors), "tensors", self._limits.tensors, "the number of tensors")
             more = cursor.required(_FOLLOWS)[1] == b","
@@ -94,6 +95,11 @@ class _Walk:
         if name in before:
             raise MalformedBodyError(f"the JSON names {name[:SHOWN]!r} twice")
         return name
+
+    def _refuse_option(self, name: str) -> None:
+        found = self._cursor.match(_VALUE)
+        text = b"..." if found is None else found[0].strip(b'"')
+        json_reader.refuse_option(name, text.decode("utf-8", "replace"), self._schema)
 
     def _value(self, name: str, field: Field) -> Array:
         cursor = self._cursor

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import simdjson
@@ -67,6 +68,8 @@ def read(body: bytes, schema: Schema, limits: Limits) -> dict[str, Array]:
     """
     parser = _local.__dict__.pop("parser", None) or simdjson.Parser()
     document = _members(parse(parser, body), limits)
+    for name, value in document.items():
+        refuse_option(name, value, schema)
     schema.check_names(document)
     shapes = {name: shape_of(name, value, limits) for name, value in document.items()}
     # An array where a number should be adds a bracket and is otherwise invisible.
@@ -121,6 +124,23 @@ def _members(root: Any, limits: Limits) -> dict[str, Any]:
         raise MalformedBodyError(f"the JSON names {twice[:SHOWN]!r} twice")
     # simdjson looks keys up as C strings, so one with a NUL inside is listed but not found.
     return {name: root.get(name) for name in names}
+
+
+def refuse_option(name: str, value: Any, schema: Schema) -> None:
+    """Refuse an option in the place of a tensor, and say what to write instead.
+
+    Raises:
+        TensorError: it is one.
+    """
+    if name in schema.fields or name not in schema.options:
+        return
+    given = ",".join(map(str, value)) if isinstance(value, simdjson.Array) else shown(value)
+    text = quote(str(given).strip('"').replace("null", "none")[:SHOWN], safe=",")
+    raise TensorError(
+        f"{name} is an option, and options are query parameters: leave it out of the body and "
+        f"write ?{name}={text} behind the path",
+        field=name,
+    )
 
 
 def shape_of(name: str, array: Any, limits: Limits) -> tuple[int, ...]:

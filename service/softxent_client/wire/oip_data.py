@@ -14,14 +14,18 @@ import numpy as np
 import simdjson
 
 from softxent_client.wire import json_blocks
-from softxent_client.wire.errors import LimitExceededError, MalformedBodyError
+from softxent_client.wire.errors import MalformedBodyError
 from softxent_client.wire.json_array import CLOSE, MISSING, OPEN, QUOTE
 from softxent_client.wire.json_blocks import Cursor, Reserve, read_array
 from softxent_client.wire.limits import Limits
 from softxent_client.wire.oip_document import parse_with_words
 from softxent_client.wire.schema import Array, Field
 
+FIRST_BYTES = 1 << 10
+"""Where an array ends is looked for in so many bytes, then in twice as many, up to one piece."""
+
 _NAME = b'"data"'
+_IN_DEPTH = re.compile(rb'["\[]')
 _DATA = re.compile(rb'"data"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
 
 
@@ -36,8 +40,7 @@ class Lifted:
         """Find them.
 
         Raises:
-            MalformedBodyError: one does not end.
-            LimitExceededError: what is left is longer than one piece.
+            MalformedBodyError: one does not end, or what is left is longer than one piece.
         """
         self._text = text
         self._limits = limits
@@ -48,30 +51,31 @@ class Lifted:
 
     def _lift(self) -> bytes:
         parts: list[bytes] = []
+        room = json_blocks.BLOCK_BYTES
         kept = position = 0
-        while (at := self._text.find(_NAME, position, kept + self._room(parts))) >= 0:
+        while room > 0 and (at := self._text.find(_NAME, position, kept + room)) >= 0:
             found = _DATA.match(self._text, at, at + json_blocks.BLOCK_BYTES)
             position = at + len(_NAME)
             if found is not None:
                 marker = b"[%d]" % (self._first + len(self._begins))
                 parts += [self._text[kept : found.end()], marker]
+                room -= found.end() - kept + len(marker)
                 self._begins.append(found.end())
                 kept = position = self._end(found.end())
-        if len(self._text) - kept > self._room(parts):
+        if len(self._text) - kept > room:
             most = json_blocks.BLOCK_BYTES
-            raise LimitExceededError(
-                f"the JSON beside its data has more than {most} bytes", limit_name="", limit=most
-            )
+            raise MalformedBodyError(f"the JSON beside its data has more than {most} bytes")
         return b"".join([*parts, self._text[kept:]])
-
-    def _room(self, parts: list[bytes]) -> int:
-        return json_blocks.BLOCK_BYTES - sum(map(len, parts))
 
     def _end(self, position: int) -> int:
         """Return what follows the array that begins at `position`."""
-        depth, inside = 0, False
-        while window := self._text[position : position + json_blocks.BLOCK_BYTES]:
+        end = self._text.find(b"]", position, position + FIRST_BYTES)
+        if end > 0 and not _IN_DEPTH.search(self._text, position + 1, end):
+            return end + 1
+        depth, inside, size = 0, False, FIRST_BYTES
+        while window := self._text[position : position + size]:
             self._reserve(0)
+            size = min(2 * size, json_blocks.BLOCK_BYTES)
             characters = np.frombuffer(window, np.uint8)
             steps = (characters == OPEN).astype(np.int8) - (characters == CLOSE)
             if inside or b'"' in window:

@@ -21,9 +21,7 @@ T = TypeVar("T")
 
 # A string that does not end is one match too: looking for its end from each quote in it again would
 # take the square of the time.
-_STRING_OR_WORD = re.compile(
-    rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|-?+\b(?:NaN|Infinity)\b', re.DOTALL
-)
+_STRING_OR_WORD = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|-?+\b(?:NaN|Infinity)\b', re.DOTALL)
 _CALLED = {
     str: "a string",
     int: "an integer",
@@ -61,10 +59,16 @@ def parse_with_words(parser: Any, text: bytes) -> Any:
     try:
         return parse(parser, text)
     except MalformedBodyError:
-        quoted = _STRING_OR_WORD.sub(_quoted, text)
+        quoted = _STRING_OR_WORD.sub(_quoted, text) if b'"' in text else _all_quoted(text)
         if quoted == text:
             raise
         return parse(parser, quoted)
+
+
+def _all_quoted(text: bytes) -> bytes:
+    for word in (b"NaN", b"Infinity"):
+        text = text.replace(word, b'"%s"' % word)
+    return text.replace(b'-"Infinity"', b'"-Infinity"')
 
 
 def _quoted(found: re.Match[bytes]) -> bytes:

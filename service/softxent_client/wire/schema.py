@@ -101,11 +101,13 @@ class Schema:
         fields: every tensor it may hold.
         required: those it must hold.
         rows_of: the tensor that says how many dimensions the rows have.
+        options: what is said elsewhere, and often put among the tensors.
     """
 
     fields: Mapping[str, Field]
     required: tuple[str, ...]
     rows_of: str | None = None
+    options: tuple[str, ...] = ()
 
     def field(self, name: str) -> Field:
         """Return the field called `name`.
@@ -197,6 +199,7 @@ def REQUEST(  # noqa: N802
         fields={name: fields[name] for name in evaluation.tensors},
         required=required,
         rows_of="logits",
+        options=(*evaluation.options, "logits_dtype"),
     )
 
 

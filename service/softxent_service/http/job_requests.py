@@ -61,7 +61,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
     members = dict(pairs)
     if len(members) < len(pairs):
         twice = repeated(name for name, _ in pairs) or ""
-        raise SpecificationError(f"member {twice[:SHOWN]!r} is given more than once", field=twice[:SHOWN])
+        raise SpecificationError(
+            f"member {twice[:SHOWN]!r} is given more than once", field=twice[:SHOWN]
+        )
     return members
 
 

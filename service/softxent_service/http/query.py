@@ -69,7 +69,8 @@ def _logits_dtype(given: list[str], form: str) -> str:
     if form != JSON:
         raise _refuse(f"logits_dtype applies only to {JSON}; {form} carries its own")
     if given[0] not in LOGITS_DTYPES:
-        raise _refuse(f"logits_dtype must be one of {', '.join(LOGITS_DTYPES)}, not {given[0][:SHOWN]!r}")
+        known = ", ".join(LOGITS_DTYPES)
+        raise _refuse(f"logits_dtype must be one of {known}, not {given[0][:SHOWN]!r}")
     return given[0]
 
 
