@@ -63,8 +63,8 @@ def test_offers_one_behind_the_other(service_url: str) -> None:
 
 
 TARGETS = {
-    "http://test": (404, "not-found"),
-    "http://test?a=b": (404, "not-found"),
+    "http://test": (405, "method-not-allowed"),
+    "http://test?a=b": (405, "method-not-allowed"),
     f"http://test{PATH}?a=b": (422, "invalid-option"),
     "http://test#a": (400, "malformed-request"),
 }

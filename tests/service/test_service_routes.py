@@ -85,7 +85,7 @@ ROUTES = (
         ends_in_name=True,
     ),
     got("/v2/models/softmax/ready", "evaluate", route="/v2/models/{model}/ready"),
-    got("/v2/systemsharedmemory/status", "evaluate", 501),
+    got("/v2/systemsharedmemory/status", "evaluate"),
 )
 
 

@@ -99,7 +99,7 @@ def test_accept_that_leaves_no_form_is_refused(service_url: str, accept: str) ->
 
 
 def test_paths_and_methods_that_do_not_exist(service_url: str) -> None:
-    for path in ("/", "/v1/cross_entropy/", "/v1/nothing"):
+    for path in ("//", "/v1/cross_entropy/", "/v1/nothing"):
         assert_problem(httpx.post(service_url + path), 404, "not-found")
     answer = httpx.get(service_url + PATH)
     assert_problem(answer, 405, "method-not-allowed")

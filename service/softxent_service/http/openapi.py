@@ -17,6 +17,7 @@ from softxent_client.wire.schema import Field
 from softxent_service.http import explain, problems
 from softxent_service.http.oip import openapi as oip
 from softxent_service.http.oip.routes import Documented
+from softxent_service.http.openapi_examples import add_examples
 from softxent_service.http.openapi_jobs import JOB_REFUSALS, JOB_SCHEMAS, describe_jobs
 from softxent_service.http.openapi_options import option_parameters
 from softxent_service.settings import Settings
@@ -139,6 +140,7 @@ def describe_routes(
     for item in document["paths"].values():
         for operation in item.values():
             operation["responses"] = {**_refusals(ANYWHERE), **operation["responses"]}
+    add_examples(document, settings)
     return document
 
 

@@ -23,4 +23,5 @@ def describe_keys(document: dict[str, Any]) -> None:
         for operation in item.values():
             operation["security"] = [] if needed == OPEN else [{SCHEME: []}]
             if needed not in (OPEN, ANY):
-                operation["description"] = f"Needs a key with the scope `{needed}`."
+                told = operation.get("description", "")
+                operation["description"] = f"{told} Needs a key of scope `{needed}`.".strip()

@@ -40,7 +40,9 @@ def read_query(query: bytes, form: str, evaluation: Evaluation) -> Query:
 
 
 def _read(query: bytes, form: str, evaluation: Evaluation) -> Query:
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    # A form's + is a blank, which no option has: it is the sign of a number, as in 1e+06.
+    plain = query.decode("latin-1").replace("+", "%2B")
+    pairs = parse_qsl(plain, keep_blank_values=True)
     dtypes = [text for name, text in pairs if name == "logits_dtype"]
     named = (pair for pair in pairs if pair[0] != "logits_dtype")
     options = Options.from_text(named, evaluation)

@@ -8,7 +8,9 @@ and written when some have gathered.
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import threading
 from typing import Any, TextIO
 
 import orjson
@@ -39,12 +41,40 @@ def configure_logging(settings: Settings) -> Processor:
         )
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    logging.captureWarnings(True)
+    threading.excepthook = _tell_faults
     return render
 
 
+def _tell_faults(failed: threading.ExceptHookArgs) -> None:
+    """Log what ends a thread, which Python would write as it is."""
+    if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
+        logging.getLogger("softxent").error("a thread failed", exc_info=failed.exc_value)
+
+
 def _json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
-    # What is no JSON value is a programmer's own, never a client's.
-    return orjson.dumps(event, default=str).decode()
+    """Return one line of JSON in visible ASCII, which moves no terminal's cursor."""
+    try:
+        # What is no JSON value is a programmer's own, never a client's.
+        text = orjson.dumps(event, default=str).decode()
+    except TypeError:
+        # A lone surrogate, as names of files that are not UTF-8 have.
+        text = orjson.dumps(_without_surrogates(event), default=str).decode()
+    return text if text.isascii() and "\x7f" not in text else _INVISIBLE.sub(_as_escape, text)
+
+
+_INVISIBLE = re.compile("[^ -~]")
+
+
+def _as_escape(found: re.Match[str]) -> str:
+    code = found[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{code[i : i + 4]}" for i in range(0, len(code), 4))
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _without_surrogates(one) for name, one in value.items()}
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _text(stream: TextIO) -> Processor:
