@@ -18,9 +18,10 @@ from softxent.compiled.narrow import NARROW, evaluate_group
 from softxent.compiled.rows import Scratch, evaluate_row
 from softxent.compiled.softmax import PARTIALS
 from softxent.compiled.span import as_span, element_of, hold
-from softxent.compiled.targets import has_target, is_written_out
+from softxent.compiled.targets import is_written_out
 from softxent.compiled.task import BUCKET
 from softxent.compiled.tiles import write_all
+from softxent.compiled.top_k import has_target
 
 
 def _evaluate_wide(transformed: bool) -> Any:

@@ -54,7 +54,7 @@ def bucket_gradient(inverse, inverse_low, target, i, s, o, extra, scratch):
 
 @inlined
 def outside_maximum(target, entry, s, o, extra, scratch):
-    """Return the gradient at a maximum of more than 1/2 in the bucket: (T - t - rest q) - T (1 - p).
+    """Return the gradient at a p of more than 1/2 in the bucket, (T - t - rest q) - T (1 - p).
 
     T - t - rest q is added up over the other classes; `entry` is the class's entry, or -1.
     """

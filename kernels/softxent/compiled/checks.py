@@ -14,8 +14,8 @@ from softxent.compiled.exact_sum import accumulate
 from softxent.compiled.folding import any_lane
 from softxent.compiled.lanes import LANES, to_int32
 from softxent.compiled.memory import first_lanes, load_first
-from softxent.compiled.targets import has_target
 from softxent.compiled.task import RENORMALIZE, read, write
+from softxent.compiled.top_k import has_target
 
 (
     ROW_WEIGHT,
@@ -30,6 +30,7 @@ from softxent.compiled.task import RENORMALIZE, read, write
     VECTOR,
 ) = range(1, 11)
 """What may be wrong with a row."""
+
 
 def weigh_blocks(
     rows,

@@ -24,9 +24,10 @@ from softxent.compiled.memory import load_first, store_first
 from softxent.compiled.rows import spread_of
 from softxent.compiled.softmax import PARTIALS, combine, fill_shares, gap_for, pass_a, share_of
 from softxent.compiled.span import part
-from softxent.compiled.targets import find_largest, read_target
+from softxent.compiled.targets import read_target
 from softxent.compiled.task import RENORMALIZE
 from softxent.compiled.tiles import TILE, find, write_all
+from softxent.compiled.top_k import find_largest
 from softxent.compiled.transform import transform_row
 
 _first_pass = pass_a[True]

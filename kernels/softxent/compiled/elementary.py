@@ -175,7 +175,7 @@ def exp_scaled(v, v_low, exponent):
 
 @inlined
 def expm1_pair(v, v_low):
-    """Return exp(v + v_low) - 1 for v <= 1/4 as an unevaluated sum of two float64; -inf gives -1."""
+    """Return exp(v + v_low) - 1 for v <= 1/4 as an unevaluated sum of two float64; -1 for -inf."""
     v_low = select(v < -64.0, 0.0, v_low)
     v = select(v < -64.0, -64.0, v)
     n = fma(v, FLOAT64.log2_e, _MAGIC) - _MAGIC

@@ -150,8 +150,7 @@ def _evaluate_row(transformed: bool) -> Any:
         if o.m == -np.inf:
             write_all(out, 0, classes, 0.0)
         else:
-            outside = s.S < 1.0 and not is_entry_maximum(target.count, s.m, scratch)
-            if outside:
+            if s.S < 1.0 and not is_entry_maximum(target.count, s.m, scratch):
                 top = find_maximum(classes, s.m, scratch.outside, out)
             mass = (target.mass + extra) * share_outside(inverse, inverse_low, s, o) - target.rest
             second_pass(
