@@ -87,7 +87,11 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self._start_clock()
         most = self.bounds.connections
         if len(self.connections) > most:
-            self._refuse(OverloadedError(f"{most} connections are open; try again"))
+            self._refuse(
+                OverloadedError(
+                    f"{most} connections are open already, the most that there may be; try again"
+                )
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks, which would keep this object until they run out."""
