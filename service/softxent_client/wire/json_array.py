@@ -140,7 +140,7 @@ class _Marks:
 
     def at(self, depth: int) -> tuple[Array, Array]:
         """Return which brackets begin and which end arrays of this depth."""
-        first, last = (self._bounds[depth : depth + 2] + [0, 0])[:2]
+        first, last, *_ = *self._bounds[depth : depth + 2], 0, 0
         which = self._order[first:last]
         begins = self._opens[which]
         return which[begins], which[~begins]

@@ -99,8 +99,9 @@ def coding_of(named: bytes) -> bytes | None:
 
 
 def _not_read(given: bytes, known: list[str], field: str) -> UnsupportedMediaTypeError:
+    shown = given[:SHOWN].decode("latin-1")
     return UnsupportedMediaTypeError(
-        f"{field} {given[:SHOWN].decode('latin-1')!r} is not read here; known are {', '.join(known)}",
+        f"{field} {shown!r} is not read here; known are {', '.join(known)}",
         field=field,
     )
 
