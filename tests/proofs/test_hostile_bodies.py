@@ -51,6 +51,14 @@ def short(body: Body) -> Body:
     return lambda size: body(min(size, SMALL))
 
 
+def without_length(body: Body) -> Body:
+    return lambda size: body(size)[8:]
+
+
+def always(headers: Mapping[str, str]) -> Callable[[int], Mapping[str, str]]:
+    return lambda _: headers
+
+
 def head(name: str, piece: bytes) -> Callable[[int], dict[str, str]]:
     return lambda size: {**JSON, name: (piece * (min(size, SMALL) // len(piece))).decode()}
 
@@ -68,13 +76,13 @@ def cases() -> dict[str, Case]:
         found[f"inference, {shape}"] = INFER, body, lambda _: {}
     for shape, body in SAFETENSORS_BODIES.items():
         found[f"safetensors, {shape}"] = evaluate, short(body), lambda _: BINARY
-        found[f"job, {shape}"] = "/v1/jobs", lambda n, b=body: short(b)(n)[8:], lambda _: JSON
+        found[f"job, {shape}"] = "/v1/jobs", without_length(short(body)), lambda _: JSON
     for coding, bodies in CODED_BODIES.items():
         given = {**JSON, "content-encoding": coding.decode()}
         for shape, body in bodies.items():
-            found[f"{coding.decode()}, {shape}"] = evaluate, body, lambda _, given=given: given
-    for shape, piece in {"names": "a=1&", "digits": "1", "outputs": "loss,"}.items():
-        query = "scale=" * (shape == "digits") + "outputs=" * (shape == "outputs") + piece * 9_000
+            found[f"{coding.decode()}, {shape}"] = evaluate, body, always(given)
+    for shape, word in {"names": "a=1&", "digits": "1", "outputs": "loss,"}.items():
+        query = "scale=" * (shape == "digits") + "outputs=" * (shape == "outputs") + word * 9_000
         found[f"query, {shape}"] = f"{evaluate}?{query[:SMALL]}", lambda _: b"{}", lambda _: JSON
         found[f"jobs, {shape}"] = f"/v1/jobs/{query[:SMALL]}", lambda _: b"", lambda _: {}
     pieces = {"accept": b"*/*;q=0,", "accept-encoding": b"x,", "content-encoding": b"gzip,"}
