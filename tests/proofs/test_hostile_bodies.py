@@ -51,6 +51,14 @@ def short(body: Body) -> Body:
     return lambda size: body(min(size, SMALL))
 
 
+def without_length(body: Body) -> Body:
+    return lambda size: body(size)[8:]
+
+
+def always(headers: Mapping[str, str]) -> Callable[[int], Mapping[str, str]]:
+    return lambda _: headers
+
+
 def head(name: str, piece: bytes) -> Callable[[int], dict[str, str]]:
     return lambda size: {**JSON, name: (piece * (min(size, SMALL) // len(piece))).decode()}
 
@@ -68,11 +76,15 @@ def cases() -> dict[str, Case]:
         found[f"inference, {shape}"] = INFER, body, lambda _: {}
     for shape, body in SAFETENSORS_BODIES.items():
         found[f"safetensors, {shape}"] = evaluate, short(body), lambda _: BINARY
-        found[f"job, {shape}"] = "/v1/jobs", lambda n, b=body: short(b)(n)[8:], lambda _: JSON
+        found[f"job, {shape}"] = "/v1/jobs", without_length(short(body)), lambda _: JSON
     for coding, bodies in CODED_BODIES.items():
         given = {**JSON, "content-encoding": coding.decode()}
         for shape, body in bodies.items():
-            found[f"{coding.decode()}, {shape}"] = evaluate, body, lambda _, given=given: given
+            found[f"{coding.decode()}, {shape}"] = evaluate, body, always(given)
+    for shape, word in {"names": "a=1&", "digits": "1", "outputs": "loss,"}.items():
+        query = "scale=" * (shape == "digits") + "outputs=" * (shape == "outputs") + word * 9_000
+        found[f"query, {shape}"] = f"{evaluate}?{query[:SMALL]}", lambda _: b"{}", lambda _: JSON
+        found[f"jobs, {shape}"] = f"/v1/jobs/{query[:SMALL]}", lambda _: b"", lambda _: {}
     pieces = {"accept": b"*/*;q=0,", "accept-encoding": b"x,", "content-encoding": b"gzip,"}
     pieces |= {"request-timeout": b"1", "idempotency-key": b"a", "authorization": b"Bearer "}
     for name, piece in pieces.items():
@@ -82,7 +94,6 @@ def cases() -> dict[str, Case]:
 
 
 CASES = cases()
-QUERIES = {"names": "a=1&", "numbers": "scale=1.", "digits": "1", "outputs": "outputs=loss,"}
 
 
 def processor_seconds(service: Service) -> float:
@@ -130,19 +141,40 @@ def test_the_time_of_every_parser_is_linear(start: Callable[..., Service]) -> No
     service = start()
     url = warmed(service)
     worst = ("", 0, 0.0)
+    faults: list[tuple[str, int, float]] = []
     with watching(url) as waits, httpx.Client(timeout=120) as client:
         for name in CASES:
             for size in SIZES:
-                began = processor_seconds(service)
-                _, sent = send(client, url, name, size)
-                took = processor_seconds(service) - began
+                took, sent = least_of_three(service, client, url, name, size)
                 rate = max(0.0, took - CALL_SECONDS) / max(sent, 1) * MIB
-                if sent >= MIB // 32:
+                if sent >= MIB:
                     worst = max(worst, (name, size, rate), key=lambda found: found[2])
-                assert took < CALL_SECONDS + MOST_SECONDS * max(sent / MIB, 0.5), (name, size, took)
+                if took > allowed(sent):
+                    faults.append((name, size, took))
     tell(f"{len(CASES)} shapes up to {SIZES[-1] / MIB:.0f} MiB; the slowest: {worst}")
+    tell(f"over {MOST_SECONDS} s a MiB: {faults}")
     report(waits)
     assert service.end() == 0
+    assert not faults
+
+
+def allowed(size: int) -> float:
+    """Return the processor time for so many bytes, half a MiB at least: a tick is 0.01 s."""
+    return CALL_SECONDS + MOST_SECONDS * max(size / MIB, 0.5)
+
+
+def least_of_three(
+    service: Service, client: httpx.Client, url: str, name: str, size: int
+) -> tuple[float, int]:
+    """Return the processor time of a call, and its bytes; again where others disturbed it."""
+    least = float("inf")
+    for _ in range(3):
+        began = processor_seconds(service)
+        _, sent = send(client, url, name, size)
+        least = min(least, processor_seconds(service) - began)
+        if least <= allowed(sent):
+            break
+    return least, sent
 
 
 def report(waits: list[float]) -> None:

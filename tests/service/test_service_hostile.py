@@ -1,4 +1,4 @@
-"""Hostile bodies are refused in time, and neither a deadline nor a stop waits for one to be read."""
+"""Hostile bodies are refused in time; neither a deadline nor a stop waits for their reading."""
 
 from __future__ import annotations
 

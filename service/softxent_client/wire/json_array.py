@@ -115,12 +115,13 @@ class _Marks:
         # The depth of the array that each bracket begins or ends.
         depths = (self._after + ~self._opens).astype(np.int16)
         self._order = np.argsort(depths, kind="stable")
-        self._bounds = np.cumsum(np.bincount(depths + 1, minlength=self._depth + 3)).tolist()
+        counts = np.bincount(depths + 1, minlength=self._depth + 3)
+        self._bounds: list[int] = np.cumsum(counts).tolist()
 
     @cached_property
     def _is_comma(self) -> Array:
         found = self._characters == COMMA
-        return found if self._outside is None else found & self._outside
+        return np.asarray(found if self._outside is None else found & self._outside)
 
     @property
     def depth_after(self) -> int:
@@ -140,7 +141,8 @@ class _Marks:
 
     def at(self, depth: int) -> tuple[Array, Array]:
         """Return which brackets begin and which end arrays of this depth."""
-        first, last = (self._bounds[depth : depth + 2] + [0, 0])[:2]
+        bounds: list[int] = [*self._bounds[depth : depth + 2], 0, 0]
+        first, last = bounds[:2]
         which = self._order[first:last]
         begins = self._opens[which]
         return which[begins], which[~begins]
@@ -162,7 +164,8 @@ class _Marks:
             commas = np.array([self.commas_before(place) for place in places.tolist()], np.int64)
         else:
             commas = np.searchsorted(np.flatnonzero(self._is_comma), places)
-        return commas + ~self._opens[which] - np.searchsorted(empty, which, side="right")
+        ending = ~self._opens[which]
+        return np.asarray(commas + ending - np.searchsorted(empty, which, side="right"))
 
     def empty(self, text: bytes, count: int, *, first: bool) -> Array:
         """Return which brackets end empty arrays, where there are `count` elements."""
@@ -176,7 +179,7 @@ class _Marks:
         for place in np.flatnonzero(gaps > 1).tolist():
             end = int(self._places[ends[place]])
             blank[place] = not text[end - int(gaps[place]) + 1 : end].strip()
-        return ends[blank]
+        return np.asarray(ends[blank])
 
 
 class ArrayReader:
@@ -231,8 +234,8 @@ class ArrayReader:
         depth = 1 if ended else marks.depth_after
         root = self._parse(self._parser, b"[" * self._depth + text + b"]" * depth)
         values = fast(root, self._kind)
-        items = _leaves(root) if values is None else values
-        rows_begin = self._measure(text, marks, len(items))
+        items = _leaves(root) if values is None else []
+        rows_begin = self._measure(text, marks, len(items) if values is None else len(values))
         if values is None:
             values = self._converted(items, rows_begin)
         self._store(values, text, rows_begin)

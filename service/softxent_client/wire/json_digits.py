@@ -1,8 +1,8 @@
 """Decimal digits to floating-point types, rounded once.
 
-simdjson gives the nearest float64. Rounding that on to a narrower type is the rounding of the digits
-themselves, unless the float64 lies exactly between two numbers of the narrower type: there the
-digits say which side they were on. Such a float64 is moved by one step to their side first.
+simdjson gives the nearest float64. Rounding that on to a narrower type is the rounding of the
+digits themselves, unless the float64 lies exactly between two numbers of the narrower type: there
+the digits say which side they were on. Such a float64 is moved by one step to their side first.
 """
 
 from __future__ import annotations
