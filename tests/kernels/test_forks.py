@@ -15,8 +15,13 @@ from threading_layers import layers
 SCRIPT = Path(__file__).parents[1] / "fork_script.py"
 
 
-@pytest.mark.parametrize("layer", layers())
-@pytest.mark.parametrize("case", CASES)
+FIRST, *MORE = layers()
+
+
+@pytest.mark.parametrize(
+    ("case", "layer"),
+    [*((case, FIRST) for case in CASES), *(("after_a_parallel_call", layer) for layer in MORE)],
+)
 def test_forked_children_give_the_same_bits(case: str, layer: str) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), case],
