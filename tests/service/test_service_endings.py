@@ -89,7 +89,8 @@ def line_of(service: Service, wanted: Callable[[dict[str, object]], bool]) -> di
             json.loads(line) for line in service.log().splitlines(keepends=True) if "\n" in line
         ]
         if found := [line for line in lines if wanted(line)]:
-            return found[-1]
+            last: dict[str, object] = found[-1]
+            return last
         time.sleep(0.05)
     raise AssertionError(service.log())
 

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "jobs-unavailable": "a database that is gone (test_job_service)",
     "invalid-region": "regions (test_service_oip_regions)",
     "invalid-output-buffer": "regions (test_service_oip_regions)",
+    "body-length-mismatch": "the parser counts bodies; only a server that does not could send one",
     "output-in-use": "jobs that meet (test_job_faults)",
 }
 """What a request alone does not bring about, and where it is provoked."""
@@ -94,7 +95,9 @@ CASES = {
         members={"field": "content-type"},
     ),
     "invalid-job": Case("logits", "/v1/jobs", {"output": "file:///x"}),
-    "location-refused": Case("/elsewhere", "/v1/jobs", {**JOB, "logits": "file:///elsewhere"}),
+    "location-refused": Case(
+        "logits lies below none of the roots", "/v1/jobs", {**JOB, "logits": "file:///elsewhere"}
+    ),
     "idempotency-key-reused": Case(
         "", "/v1/jobs", {**JOB, "reduction": "sum"}, headers={"idempotency-key": "once"}
     ),
@@ -131,8 +134,6 @@ CASES = {
 }
 
 RAW = {
-    "body-length-mismatch": head(None).replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n")
-    + b"content-encoding: gzip\r\n\r\n0\r\n\r\n",
     "head-timeout": b"POST / HTTP/1.1\r\nhost: te",
     "body-timeout": head(len(GOOD)) + GOOD[:5],
     "head-too-large": b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 3000 + b"\r\n\r\n",
@@ -206,7 +207,7 @@ def check(document: dict[str, Any], status: int, word: str) -> None:
     assert document["title"] == word.replace("-", " ").capitalize()
     assert document["error"] == document["detail"]
     assert len(document["detail"]) > 10
-    assert not re.search(r"Error|Traceback|object at 0x|\b1 rows\b|\n", document["detail"])
+    assert not re.search(r"Error|Traceback|object at 0x|\n", document["detail"])
 
 
 def test_every_row_of_the_table_is_provoked() -> None:
@@ -239,4 +240,4 @@ def test_more_connections_than_there_may_be(start: Callable[..., Service]) -> No
         status, headers, body = read_answer(answers)
     check(json.loads(body), status, "overloaded")
     assert headers["retry-after"] == "1"
-    assert "1 connections" not in json.loads(body)["detail"]
+    assert "one connection more than the limit of 1" in json.loads(body)["detail"]

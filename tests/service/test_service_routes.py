@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def encoded(path: str) -> str:
     return "".join(c if c == "/" else f"%{ord(c):02x}" for c in path)
 
 
-SAME = {
+SAME: dict[str, Callable[[str], str]] = {
     "as it is": lambda path: path,
     "empty query": lambda path: f"{path}?",
     "encoded": encoded,
@@ -104,7 +104,7 @@ SAME = {
 }
 """Spellings that are the same path."""
 
-OTHER = {
+OTHER: dict[str, Callable[[str], str]] = {
     "slash behind": lambda path: f"{path}/",
     "slash before": lambda path: f"/{path}",
     "slash inside": lambda path: path[0] + path[1:].replace("/", "//") + "//",
@@ -120,7 +120,7 @@ OTHER = {
 }
 """Spellings that are another path, which is none."""
 
-BEHIND = {
+BEHIND: dict[str, Callable[[str], str]] = {
     "newline": lambda path: f"{path}%0a",
     "NUL": lambda path: f"{path}%00",
     "parameter": lambda path: f"{path};a=b",

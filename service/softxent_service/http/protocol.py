@@ -87,11 +87,8 @@ class HeadBoundProtocol(HttpToolsProtocol):
         self._start_clock()
         most = self.bounds.connections
         if len(self.connections) > most:
-            self._refuse(
-                OverloadedError(
-                    f"{most} connections are open already, the most that there may be; try again"
-                )
-            )
+            told = f"this is one connection more than the limit of {most}; try again"
+            self._refuse(OverloadedError(told))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks, which would keep this object until they run out."""
