@@ -93,8 +93,9 @@ def coding_of(named: bytes) -> bytes | None:
         return None
     if coding not in CODINGS:
         known = ", ".join(name.decode() for name in CODINGS)
+        shown = named[:SHOWN].decode("latin-1")
         raise UnsupportedMediaTypeError(
-            f"content-encoding {named[:SHOWN].decode('latin-1')!r} is not read here; known are {known}",
+            f"content-encoding {shown!r} is not read here; known are {known}",
             field="content-encoding",
         )
     return coding
