@@ -85,7 +85,7 @@ class RouteTable:
         """Return what a request reaches; `match_of` returns it from now on."""
         path = scope["path"]
         match = self._fixed.get(path) or self._of_template(path)
-        raw: bytes = scope["raw_path"]
+        raw: bytes = scope.get("raw_path") or b""
         if b"%" in raw and b"%2f" in raw.lower():
             match = NO_MATCH
         scope[_MATCH] = match
