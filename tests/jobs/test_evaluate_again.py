@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click.testing
 import numpy as np
 import pytest
 from job_support import batch, read, save
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import softxent
 from softxent_service.job_commands import app
@@ -24,7 +23,7 @@ def arrays(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def evaluate(folder: Path, *flags: str) -> click.testing.Result:
+def evaluate(folder: Path, *flags: str) -> Result:
     given = [str(folder / "logits.npy"), str(folder / "labels.npy"), f"--output={folder}/out"]
     return CliRunner().invoke(app, ["evaluate", *given, "--block-bytes=4000", *flags])
 

@@ -63,7 +63,7 @@ MAKERS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "folder": ("x", lambda path: path.mkdir(), "a folder without zarr.json; name a Zarr v3"),
     "folder of files": (
         "x",
-        lambda path: (path.mkdir(), (path / "a").write_bytes(b"1")),
+        lambda path: (path.mkdir(), (path / "a").write_bytes(b"1")),  # type: ignore[func-returns-value]
         "a folder without zarr.json",
     ),
 }
