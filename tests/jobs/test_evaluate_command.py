@@ -108,4 +108,4 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     # Another size of blocks would be another plan.
     again = evaluate(*given, "--block-bytes=3200")
     assert (again.returncode, again.stdout) == (2, "")
-    assert "half-done result of another job" in " ".join(again.stderr.split())
+    assert "a half-done result in blocks of another size" in " ".join(again.stderr.split())

@@ -20,6 +20,7 @@ from service_process import Service
 from softxent_client.jobs import Jobs
 from softxent_service.jobs.errors import (
     IdempotencyError,
+    InputChangedError,
     JobsUnavailableError,
     LocationError,
     NumericsError,
@@ -358,6 +359,7 @@ def test_every_error_of_jobs_has_a_status() -> None:
         LocationError: 422,
         IdempotencyError: 422,
         StorageError: 422,
+        InputChangedError: 409,
         OutputInUseError: 409,
         NumericsError: 409,
         QueueFullError: 429,
