@@ -6,7 +6,7 @@ ones, rounded. So they are the same bytes everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,7 +137,7 @@ def _tails() -> Iterator[Fixture]:
     yield _call("top-k-logits-renormalize-float32", words, tensors, tail="renormalize")
 
 
-def _entries(logits: Array, indices: list[list[int]], logs: list[list[float]]) -> Tensors:
+def _entries(logits: Array, indices: list[list[int]], logs: Sequence[Sequence[float]]) -> Tensors:
     return {
         "logits": logits,
         "target_indices": np.array(indices, np.int64),
