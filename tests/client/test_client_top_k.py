@@ -45,7 +45,7 @@ def test_a_mean_sent_in_parts_leaves_out_rows_without_a_target(
 ) -> None:
     call = {**with_empty_rows(weighted=weighted), "tail": tail, "reduction": "mean"}
     for mean_over in ("weights", "rows"):
-        options = {"outputs": OUTPUTS, "mean_over": mean_over}
+        options: dict[str, Any] = {"outputs": OUTPUTS, "mean_over": mean_over}
         with Client(tight_url, encoding=encoding) as client:
             ours = client.cross_entropy(**call, **options)
         assert_same(ours, softxent.cross_entropy(**call, **options))

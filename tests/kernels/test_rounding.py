@@ -69,7 +69,7 @@ def test_outputs_of_float64_logits_are_rounded_once(stored: np.dtype[Any]) -> No
 @pytest.mark.parametrize("wide", [np.float64, np.int64])
 def test_probabilities_of_a_wider_type_are_rounded_once(wide: type) -> None:
     """2^24 + 1 and its like lie halfway between float32 numbers, and 2^40 + 2^16 + 1 just above."""
-    values = np.array([[2**24 + 1, 2**24 + 3], [2**40 + 2**16 + 1, 2**40 + 2**16]], wide)
+    values: Any = np.array([[2**24 + 1, 2**24 + 3], [2**40 + 2**16 + 1, 2**40 + 2**16]], wide)
     right = np.array([[2**24, 2**24 + 4], [2**40 + 2**17, 2**40]], np.float32)
     for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
         logits = np.zeros((2, 2), dtype)

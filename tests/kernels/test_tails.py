@@ -203,7 +203,7 @@ def test_rows_without_an_entry_are_ignored(dtype: np.dtype[Any], reduction: str,
     case.options["reduction"] = reduction
     result = assert_right(case)
     assert (result.count, result.weight_sum) == (3, 3.25)
-    full = {n: v[[0, 2, 4]] for n, v in case.tensors.items()}
+    full: dict[str, Any] = {n: v[[0, 2, 4]] for n, v in case.tensors.items()}
     alone: Any = cross_entropy(**full, **case.options)
     assert result.loss_sum == alone.loss_sum
     assert result.gradient[[0, 2, 4]].tobytes() == alone.gradient.tobytes()
