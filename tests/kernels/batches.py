@@ -226,7 +226,7 @@ def _top_k(
     rows, classes = teacher.shape
     k = int(generator.integers(1, min(classes, 9) + 1))
     indices = np.full((rows, k), -1, np.int64)
-    logs = np.zeros((rows, k), [dtype, np.dtype(np.float64)][generator.integers(2)])
+    logs = np.zeros((rows, k), (dtype, np.dtype(np.float64))[generator.integers(2)])
     for i in range(rows):
         spare = 1 if options["tail"] == "bucket" and generator.random() < 0.8 else 0
         count = min(int(generator.integers(0, k + 1)), int(mask[i].sum()) - spare)
@@ -268,8 +268,8 @@ def _log_masses(generator: np.random.Generator, masses: Array) -> Array:
 
 def _unnormalized(generator: np.random.Generator, exact: Array) -> Array:
     """Return what is renormalised alike: log-probabilities, or tempered, or off by a constant."""
-    factor, shift = generator.choice([1.0, 1.0, 0.5]), generator.choice([0.0, 0.0, 17.0, -3e3])
-    return np.asarray(exact * factor + shift)
+    factor, offset = generator.choice([1.0, 1.0, 0.5]), generator.choice([0.0, 0.0, 17.0, -3e3])
+    return np.asarray(exact * factor + offset)
 
 
 def _stored(exact: Array, dtype: np.dtype[Any]) -> Array:

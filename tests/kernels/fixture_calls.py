@@ -120,7 +120,9 @@ def _tails() -> Iterator[Fixture]:
     tensors = _entries(logits, [[0]] * 6, [[v] for v in sure])
     words = "Sure teachers, who leave 1e-3 to 1e-17, or nothing, to a bucket."
     yield _call("top-k-sure-bucket-float64", words, tensors, tail="bucket")
-    tensors = _entries(_array(logits), [[0, 2]] * 6, [[v, v - 26] for v in (-10, -36, -300)] * 2)
+    tensors = _entries(
+        _array(logits), [[0, 2]] * 6, [[v, v - 26] for v in (-10.0, -36.0, -300.0)] * 2
+    )
     words = "Teachers that name next to nothing: a bucket is owed nearly all."
     yield _call("top-k-unsure-bucket-float32", words, tensors, tail="bucket")
     indices = [[0, 1, 2], [2, 1, 0], [-1, -1, -1], [0, -1, -1]]
