@@ -178,9 +178,12 @@ class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(request)
-        body = response.extensions[RECEIVED] = bytearray()
+        stream, body = response.stream, bytearray()
+        # httpx.MockTransport's answers have been read already; their stream can be read again.
+        assert isinstance(stream, httpx.AsyncByteStream)
+        response.extensions[RECEIVED] = body
         try:
-            async for piece in response.aiter_raw():
+            async for piece in stream:
                 body += piece
                 if is_too_long(response.status_code, len(body)):
                     break

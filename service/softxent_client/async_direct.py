@@ -6,6 +6,7 @@ import asyncio
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -128,8 +129,8 @@ class _Connection(asyncio.BufferedProtocol):
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         if self._reader is None or self._reader.done or self._error:

@@ -202,9 +202,12 @@ class _WholeAnswers(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._transport.handle_request(request)
-        body = response.extensions[RECEIVED] = bytearray()
+        stream, body = response.stream, bytearray()
+        # httpx.MockTransport's answers have been read already; their stream can be read again.
+        assert isinstance(stream, httpx.SyncByteStream)
+        response.extensions[RECEIVED] = body
         try:
-            for piece in response.iter_raw():
+            for piece in stream:
                 body += piece
                 if is_too_long(response.status_code, len(body)):
                     break
