@@ -74,7 +74,7 @@ def test_answers_are_read_and_the_connection_is_kept(what: str, step: int) -> No
 def test_an_answer_that_ends_early_is_refused(what: str, step: int) -> None:
     answer = WHOLE[what][0]
     for length in range(0, len(answer), 5):
-        with pytest.raises(httpx.RemoteProtocolError, match="the answer ended|without an answer"):
+        with pytest.raises(httpx.RemoteProtocolError, match=r"the answer ended|without an answer"):
             read(answer[:length], step, end=True)
 
 
@@ -154,7 +154,7 @@ REFUSED: dict[str, bytes] = {
 @pytest.mark.parametrize("step", [1, 1 << 20])
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_can_be_read_in_two_ways_is_refused(what: str, step: int) -> None:
-    with pytest.raises(httpx.RemoteProtocolError, match="the server's answer is not HTTP/1.1: "):
+    with pytest.raises(httpx.RemoteProtocolError, match=r"the server's answer is not HTTP/1\.1: "):
         read(REFUSED[what], step)
 
 
