@@ -7,7 +7,6 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import cast
-from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -33,24 +32,30 @@ class AsyncDirectTransport(httpx.AsyncBaseTransport):
         self._host = url.host
         self._port = url.port or {"http": 80, "https": 443}[url.scheme]
         self._tls = tls_context(url)
-        self._pools: WeakKeyDictionary[AbstractEventLoop, _Pool] = WeakKeyDictionary()
+        self._pools: dict[AbstractEventLoop, _Pool] = {}
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request on a connection of its own, and return the whole answer."""
         if self._closed:
             raise RuntimeError("the client has been closed")
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            # A connection is of use to the loop alone that made it.
-            pool = self._pools[loop] = _Pool()
+        pool = self._pool(asyncio.get_running_loop())
         seconds = request.extensions["timeout"]
         await pool.enter(seconds["pool"])
         try:
             return response_of(await self._exchange(pool, request, seconds))
         finally:
             pool.places.release()
+
+    def _pool(self, loop: AbstractEventLoop) -> _Pool:
+        """Return the connections of a loop, which are of use to that loop alone."""
+        pool = self._pools.get(loop)
+        if pool is None:
+            for other in list(self._pools):
+                if other.is_closed():
+                    self._pools.pop(other, None)
+            pool = self._pools[loop] = _Pool()
+        return pool
 
     async def _exchange(
         self, pool: _Pool, request: httpx.Request, seconds: dict[str, Seconds]

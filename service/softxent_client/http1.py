@@ -28,8 +28,7 @@ Raw = list[tuple[bytes, bytes]]
 Take = Callable[[memoryview], None]
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
@@ -111,20 +110,25 @@ class ResponseReader:
         if matched is None or matched[2] == b"101":
             raise _refusal(f"its status line is {first[:80]!r}")
         self.status, self.reusable = int(matched[2]), matched[1] == b"1"
-        headers = []
+        self.headers = []
         for line in lines:
-            name, _, value = line.partition(b":")
-            if not _NAME.fullmatch(name) or _FORBIDDEN.search(value):
+            matched = _HEADER.fullmatch(line)
+            if matched is None:
                 raise _refusal(f"a header is {line[:80]!r}")
-            headers.append((name.lower(), value.strip(b" \t")))
-        self.headers = headers
+            name, value = matched.groups()
+            self.headers.append((name.lower(), value.strip(b" \t")))
 
     def _begin_body(self, rest: bytes) -> None:
-        lengths = {value for name, value in self.headers if name == b"content-length"}
-        codings = [v.lower() for name, v in self.headers if name == b"transfer-encoding"]
-        options = b",".join(v.lower() for name, v in self.headers if name == b"connection")
+        lengths, codings, options = set(), [], b""
+        for name, value in self.headers:
+            if name == b"content-length":
+                lengths.add(value)
+            elif name == b"transfer-encoding":
+                codings.append(value.lower())
+            elif name == b"connection":
+                options += b"," + value.lower()
         old = not self.reusable
-        if b"close" in [option.strip(b" \t") for option in options.split(b",")]:
+        if options and b"close" in [option.strip(b" \t") for option in options.split(b",")]:
             self.reusable = False
         # Of what is no result no more is read than a problem document may take.
         most = None if self.status < 300 else PROBLEM_BYTES + 1
