@@ -32,7 +32,7 @@ HEADERS = {"content-type": SAFETENSORS, "accept": SAFETENSORS}
 THREADS = 8
 TASKS = 100
 
-Batch = dict[str, npt.NDArray[Any]]
+Batch = dict[str, Any]
 Work = Callable[[], object]
 
 

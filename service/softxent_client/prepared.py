@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import select
 import socket
-from importlib.metadata import version
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from httpx_retries import Retry
 
+import softxent
 from softxent_client.messages import Body, Call
 
 PREPARED = 256
@@ -35,7 +35,7 @@ class Requests:
             auth = httpx.BasicAuth(url.username, url.password)
         self._auth = auth
         self._extensions = {"timeout": httpx.Timeout(timeout).as_dict()}
-        self._agent = f"softxent-client/{version('softxent')}"
+        self._agent = f"softxent-client/{softxent.__version__}"
         self._prepared: dict[tuple[Any, ...], httpx.Request] = {}
 
     def request(self, call: Call) -> httpx.Request:
