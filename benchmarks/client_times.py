@@ -144,7 +144,7 @@ def threads(url: str, rounds: int) -> list[str]:
     with Client(url) as client:
 
         def ours(_: Lean) -> None:
-            for _ in range(100):
+            for _call in range(100):
                 client.cross_entropy(**tensors)
 
         def theirs(lean: Lean) -> None:

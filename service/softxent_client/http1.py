@@ -27,8 +27,11 @@ LINE_BYTES = 1 << 12
 Raw = list[tuple[bytes, bytes]]
 Take = Callable[[memoryview], None]
 
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_HEAD = re.compile(
+    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?"
+    rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*)*"
+)
+_HEADERS = re.compile(rb"\r\n([^:]+):([^\r]*)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
@@ -105,18 +108,15 @@ class ResponseReader:
             raise _refusal(f"its head is longer than {HEAD_BYTES} bytes")
 
     def _parse(self, head: bytes) -> None:
-        first, *lines = head.split(b"\r\n")
-        matched = _STATUS.fullmatch(first)
+        matched = _HEAD.fullmatch(head)
         if matched is None or matched[2] == b"101":
-            raise _refusal(f"its status line is {first[:80]!r}")
+            good = _HEAD.match(head)
+            wrong = head[good.end() if good else 0 :].strip(b"\r\n") or head
+            raise _refusal(f"its head is wrong at {wrong[:80]!r}")
         self.status, self.reusable = int(matched[2]), matched[1] == b"1"
-        self.headers = []
-        for line in lines:
-            matched = _HEADER.fullmatch(line)
-            if matched is None:
-                raise _refusal(f"a header is {line[:80]!r}")
-            name, value = matched.groups()
-            self.headers.append((name.lower(), value.strip(b" \t")))
+        self.headers = [
+            (name.lower(), value.strip(b" \t")) for name, value in _HEADERS.findall(head)
+        ]
 
     def _begin_body(self, rest: bytes) -> None:
         lengths, codings, options = set(), [], b""
@@ -150,11 +150,13 @@ class ResponseReader:
         self._length = int(value)
         if most is not None and self._length > most:
             self.reusable, self._length = False, most
-        self.body = self._view = _room(min(self._length, TRUSTED_BYTES))
-        self._filled = min(len(rest), self._length)
-        self._view[: self._filled] = rest[: self._filled]
-        if self._filled == self._length:
+        if len(rest) >= self._length:
+            self.body = bytearray(rest[: self._length])
             self._finish(self.reusable and len(rest) == self._length)
+            return
+        self.body = self._view = _room(min(self._length, TRUSTED_BYTES))
+        self._view[: len(rest)] = rest
+        self._filled = len(rest)
 
     def _grow(self) -> None:
         longer = _room(min(self._length, 2 * len(self.body)))
