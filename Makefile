@@ -99,6 +99,10 @@ bench-oip: $(PEERS) ## measure calls of the Open Inference Protocol beside the n
 	@echo "bench-oip: benchmarks/oip_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/oip_times.py $(ARGS)
 
+bench-client: $(READY) ## measure the clients beside lean ones that send the same bytes
+	@echo "bench-client: benchmarks/client_times.py $(ARGS)"
+	@$(BIN)/python benchmarks/client_times.py $(ARGS)
+
 bench-operations: $(READY) ## measure rates, open-loop latencies, and what keys and telemetry cost
 	@echo "bench-operations: benchmarks/operations.py $(ARGS)"
 	@$(BIN)/python benchmarks/operations.py $(ARGS)

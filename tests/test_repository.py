@@ -36,6 +36,7 @@ VERBS = (
     "bench-kernels",
     "bench-http",
     "bench-oip",
+    "bench-client",
     "bench-operations",
     "bench-jobs",
     "accuracy",

@@ -12,19 +12,19 @@ from httpx_retries import RetryTransport
 from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
 from softxent.options import OptionKeywords, SoftmaxKeywords
 from softxent.results import CrossEntropyResult, Floats
+from softxent_client.async_direct import AsyncDirectTransport
 from softxent_client.errors import ServiceUnavailableError
 from softxent_client.messages import RECEIVED, Answer, Call, answer, is_too_long
 from softxent_client.per_process import PerProcess
+from softxent_client.prepared import TIMEOUT, can_be_direct, proxy_of
 from softxent_client.shared import (
     RETRIES,
-    TIMEOUT,
     Encoding,
     Shared,
     Steps,
     T,
     Timeout,
     connection_errors,
-    request,
     retry_policy,
     service_url,
 )
@@ -43,15 +43,11 @@ class AsyncClient(Shared):
         retries: int = RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(encoding, key)
         url = service_url(base_url)
+        super().__init__(url, encoding, key, timeout)
 
-        def connections() -> httpx.AsyncClient:
-            whole = _AsyncWholeAnswers(transport or httpx.AsyncHTTPTransport())
-            retrying = RetryTransport(whole, retry_policy(retries))
-            return httpx.AsyncClient(
-                base_url=url, timeout=timeout, transport=retrying, auth=self._auth
-            )
+        def connections() -> RetryTransport:
+            return RetryTransport(_sending(url, transport), retry_policy(retries))
 
         self._connections = PerProcess(connections, forks=transport is None)
 
@@ -140,8 +136,8 @@ class AsyncClient(Shared):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if (http := self._connections.existing()) is not None:
-            await http.aclose()
+        if (transport := self._connections.existing()) is not None:
+            await transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,9 +156,18 @@ class AsyncClient(Shared):
             reply = await self._send(call)
 
     async def _send(self, call: Call) -> Answer:
-        http = self._connections.get()
+        transport = self._connections.get()
         with connection_errors():
-            return answer(await http.send(request(http, call), stream=True))
+            request = self._requests.request(call)
+            return answer(await transport.handle_async_request(request))
+
+
+def _sending(url: httpx.URL, given: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTransport:
+    """Return what sends: our own transport, or httpx's for a proxy, or what the caller gave."""
+    proxy = proxy_of(url)
+    if given is None and proxy is None and can_be_direct():
+        return AsyncDirectTransport(url)
+    return _AsyncWholeAnswers(given or httpx.AsyncHTTPTransport(proxy=proxy))
 
 
 class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
@@ -173,9 +178,12 @@ class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(request)
-        body = response.extensions[RECEIVED] = bytearray()
+        stream, body = response.stream, bytearray()
+        # httpx.MockTransport's answers have been read already; their stream can be read again.
+        assert isinstance(stream, httpx.AsyncByteStream)
+        response.extensions[RECEIVED] = body
         try:
-            async for piece in response.aiter_raw():
+            async for piece in stream:
                 body += piece
                 if is_too_long(response.status_code, len(body)):
                     break

@@ -115,9 +115,9 @@ class Form:
             logits = request.batch.logits
             schema = RESPONSE(logits.dtype.name, request.evaluation, request.options.output_dtype)
             tensors = MEDIA_TYPES[self.media_type].decode(body, schema, _ANY_SIZE)
-            shapes = {name: _shape(name, rows, logits.shape[1]) for name in tensors}
+            wanted = rows, logits.shape[1]
             return results_of(
-                {name: t.reshape(shapes[name]) if t.ndim else t for name, t in tensors.items()}
+                {name: _reshaped(tensor, name, *wanted) for name, tensor in tensors.items()}
             )
         except (SoftxentError, ValueError) as error:
             message = f"the answer cannot be read: {error}"
@@ -145,8 +145,10 @@ def _per_class(batch: Batch) -> list[str]:
     return names + ["class_mask"] * (batch.class_mask.ndim == 1 and batch.class_mask.size > 0)
 
 
-def _shape(name: str, rows: int, classes: int) -> tuple[int, ...]:
-    return (rows, classes) if name in PER_LOGIT else (rows,)
+def _reshaped(tensor: Array, name: str, rows: int, classes: int) -> Array:
+    """Return an array of an answer in its shape, which JSON without rows leaves open."""
+    shape = (rows, classes) if name in PER_LOGIT else (rows,)
+    return tensor if not tensor.ndim or tensor.shape == shape else tensor.reshape(shape)
 
 
 def whole(form: Form, body: Body, request: Request) -> Steps:

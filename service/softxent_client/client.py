@@ -12,19 +12,19 @@ from httpx_retries import RetryTransport
 from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
 from softxent.options import OptionKeywords, SoftmaxKeywords
 from softxent.results import CrossEntropyResult, Floats
+from softxent_client.direct import DirectTransport
 from softxent_client.errors import ServiceUnavailableError
 from softxent_client.messages import RECEIVED, Answer, Call, answer, is_too_long
 from softxent_client.per_process import PerProcess
+from softxent_client.prepared import TIMEOUT, can_be_direct, proxy_of
 from softxent_client.shared import (
     RETRIES,
-    TIMEOUT,
     Encoding,
     Shared,
     Steps,
     T,
     Timeout,
     connection_errors,
-    request,
     retry_policy,
     service_url,
 )
@@ -56,13 +56,11 @@ class Client(Shared):
         retries: int = RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(encoding, key)
         url = service_url(base_url)
+        super().__init__(url, encoding, key, timeout)
 
-        def connections() -> httpx.Client:
-            whole = _WholeAnswers(transport or httpx.HTTPTransport())
-            retrying = RetryTransport(whole, retry_policy(retries))
-            return httpx.Client(base_url=url, timeout=timeout, transport=retrying, auth=self._auth)
+        def connections() -> RetryTransport:
+            return RetryTransport(_sending(url, transport), retry_policy(retries))
 
         self._connections = PerProcess(connections, forks=transport is None)
 
@@ -162,8 +160,8 @@ class Client(Shared):
 
     def close(self) -> None:
         """Close the connections."""
-        if (http := self._connections.existing()) is not None:
-            http.close()
+        if (transport := self._connections.existing()) is not None:
+            transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -182,9 +180,18 @@ class Client(Shared):
             reply = self._send(call)
 
     def _send(self, call: Call) -> Answer:
-        http = self._connections.get()
+        transport = self._connections.get()
         with connection_errors():
-            return answer(http.send(request(http, call), stream=True))
+            request = self._requests.request(call)
+            return answer(transport.handle_request(request))
+
+
+def _sending(url: httpx.URL, given: httpx.BaseTransport | None) -> httpx.BaseTransport:
+    """Return what sends: our own transport, or httpx's for a proxy, or what the caller gave."""
+    proxy = proxy_of(url)
+    if given is None and proxy is None and can_be_direct():
+        return DirectTransport(url)
+    return _WholeAnswers(given or httpx.HTTPTransport(proxy=proxy))
 
 
 class _WholeAnswers(httpx.BaseTransport):
@@ -195,9 +202,12 @@ class _WholeAnswers(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._transport.handle_request(request)
-        body = response.extensions[RECEIVED] = bytearray()
+        stream, body = response.stream, bytearray()
+        # httpx.MockTransport's answers have been read already; their stream can be read again.
+        assert isinstance(stream, httpx.SyncByteStream)
+        response.extensions[RECEIVED] = body
         try:
-            for piece in response.iter_raw():
+            for piece in stream:
                 body += piece
                 if is_too_long(response.status_code, len(body)):
                     break

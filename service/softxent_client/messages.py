@@ -75,19 +75,7 @@ class Answer:
 
     status: int
     content_type: str
-    body: bytearray
-
-
-def build(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
-    """Return the request to send; answers are asked for uncompressed, so that they are arrays."""
-    headers = {"accept-encoding": "identity"}
-    if call.content_type is not None and call.body is not None:
-        headers["content-type"] = headers["accept"] = call.content_type
-        headers["content-length"] = str(call.body.nbytes)
-    request = http.build_request(call.method, call.path, params=call.params, headers=headers)
-    if call.body is not None:
-        request.stream = call.body
-    return request
+    body: bytearray | memoryview
 
 
 def answer(response: httpx.Response) -> Answer:
@@ -139,7 +127,7 @@ def document(answer: Answer) -> dict[str, Any]:
     return json_object(checked(answer).body, "the answer", answer.status)
 
 
-def json_object(text: bytes | bytearray | str, what: str, status: int) -> dict[str, Any]:
+def json_object(text: Buffer | bytearray | str, what: str, status: int) -> dict[str, Any]:
     """Return the JSON object that `text` is.
 
     Raises:
@@ -154,7 +142,7 @@ def json_object(text: bytes | bytearray | str, what: str, status: int) -> dict[s
     return members
 
 
-def problem_error(status: int, body: bytes | bytearray) -> library.SoftxentError:
+def problem_error(status: int, body: Buffer | bytearray) -> library.SoftxentError:
     """Return the exception that a problem document describes, with its fields.
 
     The library's exceptions take only fields of their own types; a document with other ones, or
@@ -175,7 +163,7 @@ def problem_error(status: int, body: bytes | bytearray) -> library.SoftxentError
     return ServiceError(message, status=status, problem_slug=slug or None, members=members)
 
 
-def _problem_members(status: int, body: bytes | bytearray) -> dict[str, Any]:
+def _problem_members(status: int, body: Buffer | bytearray) -> dict[str, Any]:
     """Return the members of a problem document that is small enough to be printed and copied."""
     what = "the problem document"
     if len(body) > PROBLEM_BYTES:

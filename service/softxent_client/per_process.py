@@ -12,9 +12,9 @@ from softxent_client.errors import ForkError
 T = TypeVar("T")
 
 _INHERITED: list[object] = []
-"""What a forked child holds of its parent's connections. The child neither uses nor closes them:
-closing may end a connection that the parent still uses, or wait for a lock whose thread the child
-does not have."""
+"""What a forked child holds of its parent's connections. The child neither uses nor collects them:
+that may end a connection that the parent still uses, or wait for a lock whose thread the child does
+not have."""
 
 
 class PerProcess(Generic[T]):

@@ -21,7 +21,8 @@ from softxent.options import Options
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.batches import ASK_LIMIT_BYTES, Form, in_parts, prepare, whole
 from softxent_client.errors import ServiceError, ServiceUnavailableError
-from softxent_client.messages import Answer, Body, Call, build, document
+from softxent_client.messages import Answer, Body, Call, document
+from softxent_client.prepared import Requests
 from softxent_client.wire import JSON, SAFETENSORS, LimitExceededError, json_form
 
 Encoding = Literal["binary", "json"]
@@ -31,7 +32,6 @@ Steps = Generator[Call, Answer, T]
 
 FORMS = {"binary": Form(SAFETENSORS, "binary_bytes"), "json": Form(JSON, "json_bytes")}
 
-TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 RETRIES = 3
 
 _RETRIED_STATUSES = (429, 503)
@@ -42,7 +42,6 @@ _RETRIED_ERRORS = (
     httpx.WriteError,
     httpx.RemoteProtocolError,
 )
-_NO_RETRY = Retry(total=0)
 
 
 def retry_policy(retries: int) -> Retry:
@@ -85,11 +84,13 @@ class Bearer(httpx.Auth):
 class Shared:
     """What both clients do without waiting: which calls a method makes, what their answers mean."""
 
-    def __init__(self, encoding: Encoding, key: str | None) -> None:
+    def __init__(
+        self, url: httpx.URL, encoding: Encoding, key: str | None, timeout: Timeout
+    ) -> None:
         if encoding not in FORMS:
             raise ValueError(f"encoding must be one of {', '.join(FORMS)}, not {encoding!r}")
         self._form = FORMS[encoding]
-        self._auth = None if key is None else Bearer(key)
+        self._requests = Requests(url, None if key is None else Bearer(key), timeout)
         self._limit: int | None = None
 
     def _cross_entropy_steps(self, arguments: Mapping[str, Any]) -> Steps[CrossEntropyResult]:
@@ -196,11 +197,3 @@ def connection_errors() -> Iterator[None]:
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         raise ServiceUnavailableError(f"no complete answer from the service: {reason}") from error
-
-
-def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
-    """Return the request that sends `call`."""
-    message = build(http, call)
-    if not call.retried:
-        message.extensions["retry"] = _NO_RETRY
-    return message

@@ -66,13 +66,15 @@ def problem(status: int, slug: str, detail: str, **members: Any) -> Response:
 
 
 @contextmanager
-def relay_before(service_url: str) -> Iterator[Relay]:
+def relay_before(service_url: str, **given: Any) -> Iterator[Relay]:
+    """Run a relay; what is given is uvicorn's, such as a certificate."""
     relay = Relay()
-    config = uvicorn.Config(application(relay, service_url), port=0, log_level="error")
+    config = uvicorn.Config(application(relay, service_url), port=0, log_level="error", **given)
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     listener.listen()
-    relay.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    scheme = "https" if config.ssl_certfile else "http"
+    relay.url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

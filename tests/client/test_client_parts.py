@@ -196,7 +196,7 @@ def test_a_service_restarted_with_a_lower_limit() -> None:
 
 @pytest.mark.parametrize(
     ("limit_name", "limit"),
-    [("json_bytes", 9), ("tensors", 1), ("binary_bytes", 1 << 60), ("binary_bytes", "9")],
+    [("json_bytes", 9), ("tensors", 1), ("binary_bytes", 1 << 60)],
 )
 def test_refusals_that_parts_cannot_meet_are_raised(
     service_url: str, limit_name: str, limit: Any
