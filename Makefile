@@ -37,6 +37,10 @@ test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
 
+test-adapters: .venv-adapters/.ready ## call the adapters inside PyTorch, JAX, XGBoost and others; installs those
+	@echo "test-adapters: pytest tests/adapters $(ARGS)"
+	@.venv-adapters/bin/python -m pytest tests/adapters $(ARGS)
+
 test-oip: .venv-oip/.ready ## call the service with the Open Inference Protocol's own clients
 	@echo "test-oip: pytest tests/oip $(ARGS)"
 	@.venv-oip/bin/python -m pytest tests/oip \

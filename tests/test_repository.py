@@ -23,6 +23,7 @@ VERBS = (
     "test-bits",
     "test-large",
     "test-peers",
+    "test-adapters",
     "test-oip",
     "test-proofs",
     "test-operations",

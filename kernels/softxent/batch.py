@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from softxent._interop import as_numpy
 from softxent.errors import LabelError, TensorError, WeightError, named_rows
 from softxent.evaluations import CROSS_ENTROPY, PRODUCT, Evaluation
 from softxent.option_values import DTYPES
@@ -130,7 +131,7 @@ def check_batch(
         if name not in evaluation.tensors:
             known = ", ".join(evaluation.tensors)
             raise TensorError(f"unknown tensor {name!r}; known are {known}", field=name)
-    given = {name: value for name, value in tensors.items() if value is not None}
+    given = {name: as_numpy(name, value) for name, value in tensors.items() if value is not None}
     if "logits" not in given:
         raise TensorError("logits is required", field="logits")
     if evaluation.name == PRODUCT and "vectors" not in given:

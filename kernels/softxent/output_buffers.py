@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from softxent._interop import as_numpy
 from softxent.batch import Batch, dtype_name
 from softxent.errors import OptionError, OutputBufferError
 from softxent.evaluations import IN_PLACE, INTEGERS, PER_LOGIT
@@ -117,7 +118,8 @@ def _refuse_overlaps(
     """Refuse buffers that would destroy an input, also one that was copied, or one another."""
     names = list(out)
     for i, name in enumerate(names):
-        for other, array in tensors.items():
+        for other, value in tensors.items():
+            array = as_numpy(other, value)
             if not isinstance(array, np.ndarray) or not np.may_share_memory(out[name], array):
                 continue
             may_replace = other == "logits" and name in IN_PLACE
