@@ -95,6 +95,10 @@ bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, b
 	@echo "bench-kernels: benchmarks/kernel_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/kernel_times.py $(ARGS)
 
+bench-adapters: .venv-adapters/.ready ## measure the adapters beside the frameworks' own losses, on one core and on two
+	@echo "bench-adapters: benchmarks/adapter_times.py $(ARGS)"
+	@.venv-adapters/bin/python benchmarks/adapter_times.py $(ARGS)
+
 bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks; ARGS="--quick" for a first look
 	@echo "bench-http: benchmarks/http_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/http_times.py $(ARGS)

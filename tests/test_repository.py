@@ -35,6 +35,7 @@ VERBS = (
     "fix",
     "bench",
     "bench-kernels",
+    "bench-adapters",
     "bench-http",
     "bench-oip",
     "bench-operations",

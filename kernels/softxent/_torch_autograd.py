@@ -6,7 +6,6 @@ tensors of `TENSORS`, then the values of `OPTIONS`, each in order.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,21 +23,11 @@ ERRORS: dict[type[SoftxentError], type[Exception]] = {
 }
 """What `torch.nn.functional.cross_entropy` raises where the library raises an error of its own."""
 
-_services: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-
-
-def service_id(service: Evaluator | None) -> int:
-    """Return the number by which operators find a service; 0 is this process."""
-    if service is None:
-        return 0
-    _services[id(service)] = service
-    return id(service)
-
 
 def loss_and_gradient(
     tensors: Sequence[torch.Tensor | None],
     options: Sequence[Any],
-    service: int,
+    service: Evaluator | None,
     *,
     with_gradient: bool,
     out: torch.Tensor | None = None,
@@ -48,14 +37,14 @@ def loss_and_gradient(
     Args:
         tensors: as `TENSORS` names them, None where not given.
         options: values for `OPTIONS`.
-        service: of `service_id`.
+        service: what evaluates; None is this process.
         with_gradient: whether the gradient is evaluated; else it is None.
         out: where the gradient goes: the logits themselves, or None for new memory.
     """
     keywords = _keywords(tensors, options, service)
     keywords["outputs"] = ("loss", "gradient") if with_gradient else ("loss",)
     logits = keywords["logits"]
-    if out is not None and service == 0:
+    if out is not None and service is None:
         keywords["out"] = {"gradient": logits}
     with errors_also(ERRORS):
         result = _evaluator(service).cross_entropy(**keywords)
@@ -66,14 +55,14 @@ def loss_and_gradient(
         return loss, None
     if out is None:
         return loss, _as_torch(result.gradient)
-    return loss, out if service == 0 else out.copy_(_as_torch(result.gradient))
+    return loss, out if service is None else out.copy_(_as_torch(result.gradient))
 
 
 def hessian_vector_product(
     vectors: torch.Tensor,
     tensors: Sequence[torch.Tensor | None],
     options: Sequence[Any],
-    service: int,
+    service: Evaluator | None,
 ) -> torch.Tensor:
     """Return the Hessian of each row's loss by its logits, times `vectors` [..., C]."""
     keywords = _keywords(tensors, options, service)
@@ -83,12 +72,12 @@ def hessian_vector_product(
     return _as_torch(product)
 
 
-def _evaluator(service: int) -> Any:
-    return _services[service] if service else softxent
+def _evaluator(service: Evaluator | None) -> Any:
+    return softxent if service is None else service
 
 
 def _keywords(
-    tensors: Sequence[torch.Tensor | None], options: Sequence[Any], service: int
+    tensors: Sequence[torch.Tensor | None], options: Sequence[Any], service: Any
 ) -> dict[str, Any]:
     with errors_also(ERRORS):
         arrays = {
@@ -97,10 +86,10 @@ def _keywords(
             if tensor is not None
         }
     keywords = {**arrays, **dict(zip(OPTIONS, options, strict=True))}
-    if "labels" not in arrays:
-        # It applies only to labels, and the default is always allowed.
+    if "labels" not in arrays and keywords["ignore_index"] < 0:
+        # Without labels PyTorch takes any that is no class.
         del keywords["ignore_index"]
-    return keywords if service else {**keywords, "num_threads": torch.get_num_threads()}
+    return {**keywords, "num_threads": torch.get_num_threads()} if service is None else keywords
 
 
 def _as_torch(array: Any) -> torch.Tensor:
@@ -123,7 +112,7 @@ class CrossEntropy(torch.autograd.Function):
     """The loss of logits [..., C]; the gradient is evaluated with it and scaled in the backward."""
 
     @staticmethod
-    def forward(ctx: Any, options: Sequence[Any], service: int, *tensors: Any) -> torch.Tensor:
+    def forward(ctx: Any, options: Sequence[Any], service: Any, *tensors: Any) -> torch.Tensor:
         """Evaluate, and keep what both backwards need."""
         loss, gradient = loss_and_gradient(tensors, options, service, with_gradient=True)
         ctx.save_for_backward(gradient, *tensors)
@@ -150,17 +139,47 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, options: Sequence[Any], service: int, gradient: torch.Tensor, *tensors: Any
+        ctx: Any, options: Sequence[Any], service: Any, gradient: torch.Tensor, *tensors: Any
     ) -> torch.Tensor:
         ctx.save_for_backward(*tensors)
         ctx.options, ctx.service = options, service
         return gradient.view_as(gradient)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, vectors: torch.Tensor) -> Any:
-        product = hessian_vector_product(vectors, ctx.saved_tensors, ctx.options, ctx.service)
-        return None, None, None, product, *(None,) * (len(TENSORS) - 1)
+        logits, *others = ctx.saved_tensors
+        tensors = (_TwiceAtMost.apply(logits), *others)
+        product = _Product.apply(ctx.options, ctx.service, vectors, *tensors)
+        return None, None, None, product, *(None,) * len(others)
+
+
+class _Product(torch.autograd.Function):
+    """The Hessian times vectors, which is linear in them and its own transpose."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, options: Sequence[Any], service: Any, vectors: torch.Tensor, *tensors: Any
+    ) -> torch.Tensor:
+        ctx.save_for_backward(*tensors)
+        ctx.options, ctx.service = options, service
+        return hessian_vector_product(vectors, tensors, options, service)
+
+    @staticmethod
+    def backward(ctx: Any, vectors: torch.Tensor) -> Any:
+        product = _Product.apply(ctx.options, ctx.service, vectors, *ctx.saved_tensors)
+        return None, None, product, *(None,) * len(TENSORS)
+
+
+class _TwiceAtMost(torch.autograd.Function):
+    """The logits that a Hessian is taken at: whoever asks for its derivative is refused."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, _upstream: Any) -> Any:
+        raise NotImplementedError("softxent evaluates no third derivatives of the loss")
 
 
 class CrossEntropyInPlace(torch.autograd.Function):
@@ -172,7 +191,7 @@ class CrossEntropyInPlace(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, options: Sequence[Any], service: int, owner: torch.Tensor, *tensors: Any
+        ctx: Any, options: Sequence[Any], service: Any, owner: torch.Tensor, *tensors: Any
     ) -> Any:
         """Evaluate, and overwrite the logits."""
         logits = tensors[0].detach()

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
-from softxent._interop import OPTIONS
+from softxent._interop import OPTIONS, Evaluator
 from softxent._torch_autograd import hessian_vector_product, loss_and_gradient
 from softxent.evaluations import TENSORS
+
+_services: dict[int, Evaluator | None] = {0: None}
+"""Those that compiled code names, kept as long as that may run."""
 
 _SCHEMA_TYPES = {str: "str", int: "int", float: "float"}
 _OPTIONAL = ("softcap", "hard_weight", "denominator")
@@ -24,6 +27,14 @@ _OPTION_SCHEMA = ", ".join(
     for name, kind in OPTIONS.items()
 )
 _ARGUMENTS = f"{_TENSOR_SCHEMA}, {_OPTION_SCHEMA}, int service"
+
+
+def service_id(service: Evaluator | None) -> int:
+    """Return the number by which operators find a service; 0 is this process."""
+    if service is None:
+        return 0
+    _services[id(service)] = service
+    return id(service)
 
 
 def _split(arguments: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Any]:
@@ -39,7 +50,9 @@ def _split(arguments: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Any]
 def cross_entropy_operator(with_gradient: bool, *arguments: Any) -> tuple[Any, Any]:
     """Return loss and gradient; the latter is empty where it is not wanted."""
     tensors, options, service = _split(arguments)
-    loss, gradient = loss_and_gradient(tensors, options, service, with_gradient=with_gradient)
+    loss, gradient = loss_and_gradient(
+        tensors, options, _services[service], with_gradient=with_gradient
+    )
     return loss, tensors[0].new_empty(0) if gradient is None else gradient
 
 
@@ -50,7 +63,8 @@ def cross_entropy_operator(with_gradient: bool, *arguments: Any) -> tuple[Any, A
 )
 def product_operator(vectors: torch.Tensor, *arguments: Any) -> Any:
     """Return the Hessian of each row's loss by its logits, times vectors."""
-    return hessian_vector_product(vectors, *_split(arguments))
+    tensors, options, service = _split(arguments)
+    return hessian_vector_product(vectors, tensors, options, _services[service])
 
 
 @cross_entropy_operator.register_fake

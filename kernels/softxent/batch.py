@@ -300,9 +300,7 @@ def _weights(
 ) -> npt.NDArray[np.float64]:
     if name not in given:
         return _NONE
-    weights = _array(name, given[name])
-    if weights.dtype.kind not in "fiu" or weights.dtype.itemsize > 8:
-        raise TensorError(f"{name} must be real numbers, not {weights.dtype}", field=name)
+    weights = _reals(name, given[name])
     _check_shape(name, weights.shape, shape)
     return np.ascontiguousarray(weights, np.float64).reshape(-1)
 

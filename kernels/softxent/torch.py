@@ -244,22 +244,22 @@ def _evaluate(
 ) -> torch.Tensor:
     """Evaluate by an autograd Function, or by an operator for whatever traces or transforms."""
     wanted = torch.is_grad_enabled() and input.requires_grad
-    number = autograd.service_id(service)
     loss: torch.Tensor
     if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
-        function = operators.TransformedCrossEntropy.apply
-        loss, _ = function(wanted, *tensors, *options, number)
+        number = operators.service_id(service)
+        loss, _ = operators.TransformedCrossEntropy.apply(wanted, *tensors, *options, number)
     elif torch.compiler.is_compiling() or type(input) not in (torch.Tensor, torch.nn.Parameter):
+        number = operators.service_id(service)
         loss, _ = operators.cross_entropy_operator(wanted, *tensors, *options, number)
     elif not wanted:
-        loss, _ = autograd.loss_and_gradient(tensors, options, number, with_gradient=False)
+        loss, _ = autograd.loss_and_gradient(tensors, options, service, with_gradient=False)
     elif inplace:
         owner = _owner(tensors[0])
         loss, _ = autograd.CrossEntropyInPlace.apply(
-            options, number, owner, tensors[0].detach(), *tensors[1:]
+            options, service, owner, tensors[0].detach(), *tensors[1:]
         )
     else:
-        loss = autograd.CrossEntropy.apply(options, number, *tensors)
+        loss = autograd.CrossEntropy.apply(options, service, *tensors)
     return loss
 
 

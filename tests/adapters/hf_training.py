@@ -111,7 +111,7 @@ def train(name: str, accumulated: int, processes: int = 1) -> dict[str, Any]:
             callbacks=[recorder],
         )
         trainer.train()
-    weights = sum(float(p.double().abs().sum()) for p in trained.parameters())
+    weights = sum(float(p.detach().double().abs().sum()) for p in trained.parameters())
     return {"losses": recorder.losses, "weights": weights}
 
 

@@ -56,7 +56,9 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     ),
     "where": (
         lambda x: cross_entropy(x, LABELS % 2, where=MASK),
-        lambda x: optax.softmax_cross_entropy_with_integer_labels(x, LABELS % 2, where=MASK),
+        lambda x: optax.softmax_cross_entropy_with_integer_labels(
+            x, LABELS % 2, where=jnp.broadcast_to(MASK, x.shape)
+        ),
     ),
     "row_weights": (
         lambda x: cross_entropy(x, LABELS, row_weights=jnp.arange(6.0)),

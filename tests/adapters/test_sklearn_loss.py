@@ -29,7 +29,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sum": (WORDS, {"normalize": False}),
     "weights": (WORDS, {"sample_weight": WEIGHTS}),
     "weighted sum": (WORDS, {"sample_weight": WEIGHTS, "normalize": False}),
-    "labels": (["ant", "ant", "bee", "bee", "ant", "bee"], {"labels": ["cat", "bee", "ant"]}),
+    "labels": (["ant", "ant", "bee", "bee", "ant", "bee"], {"labels": ["ant", "bee", "cat"]}),
     "indicator matrix": (HOT, {}),
 }
 
