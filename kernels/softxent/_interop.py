@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -37,13 +37,13 @@ OPTIONS: dict[str, type[Any]] = {
 class Evaluator(Protocol):
     """Whatever evaluates: `softxent` itself or a `softxent_client.Client`."""
 
-    def cross_entropy(self, logits: Any, labels: Any = None, **rest: Any) -> CrossEntropyResult:
-        """Do as `softxent.cross_entropy`."""
+    @property
+    def cross_entropy(self) -> Callable[..., CrossEntropyResult]:
+        """Return what does as `softxent.cross_entropy`."""
 
-    def hessian_vector_product(
-        self, logits: Any, vectors: Any, labels: Any = None, **rest: Any
-    ) -> Floats:
-        """Do as `softxent.hessian_vector_product`."""
+    @property
+    def hessian_vector_product(self) -> Callable[..., Floats]:
+        """Return what does as `softxent.hessian_vector_product`."""
 
 
 def check_service(service: Any) -> None:

@@ -33,7 +33,12 @@ def weights_of(y: Any) -> Any:
 
 def xgboost_trees(objective: Any, x: Any, y: Any, weights: Any) -> list[Any]:
     data = xgboost.DMatrix(x, label=y, weight=weights)
-    parameters = {"num_class": len(set(y)), "base_score": 0.5, "max_depth": 4, "nthread": 1}
+    parameters: dict[str, Any] = {
+        "num_class": len(set(y)),
+        "base_score": 0.5,
+        "max_depth": 4,
+        "nthread": 1,
+    }
     if isinstance(objective, str):
         parameters["objective"] = objective
         objective = None

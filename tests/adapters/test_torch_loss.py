@@ -183,7 +183,8 @@ class OnlyDlpack:
 
 def test_the_library_takes_dlpack() -> None:
     x, labels = logits(), LABELS
-    ours = softxent.cross_entropy(OnlyDlpack(x), OnlyDlpack(labels), reduction="mean")
+    given: list[Any] = [OnlyDlpack(x), OnlyDlpack(labels)]
+    ours = softxent.cross_entropy(*given, reduction="mean")
     assert_close(torch.tensor(ours.loss, dtype=torch.float64), torchs(x, labels))
 
 
@@ -346,7 +347,7 @@ FAULTS: dict[str, tuple[type[Exception], type[Exception], str, Any]] = {
         softxent.OptionError,
         ValueError,
         "service must be a softxent_client.Client or None, not AsyncClient",
-        lambda x, y: cross_entropy(x, y, service=AsyncClient("http://127.0.0.1:1")),
+        lambda x, y: cross_entropy(x, y, service=AsyncClient("http://127.0.0.1:1")),  # type: ignore[arg-type]
     ),
     "softcap's Hessian": (
         softxent.OptionError,
