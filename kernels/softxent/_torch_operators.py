@@ -7,6 +7,7 @@ no operator that mutates. The transforms of `torch.func` take autograd Functions
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,10 +32,14 @@ _ARGUMENTS = f"{_TENSOR_SCHEMA}, {_OPTION_SCHEMA}, int service"
 
 def service_id(service: Evaluator | None) -> int:
     """Return the number by which operators find a service; 0 is this process."""
-    if service is None:
-        return 0
-    _services[id(service)] = service
-    return id(service)
+    return 0 if service is None else _kept(id(service))
+
+
+@torch.compiler.assume_constant_result
+def _kept(address: int) -> int:
+    """Keep the object at an address; compilers call this while they trace, not afterwards."""
+    _services[address] = ctypes.cast(address, ctypes.py_object).value
+    return address
 
 
 def _split(arguments: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Any]:

@@ -97,6 +97,7 @@ def test_samples_of_the_module(dtype: Any) -> None:
 def test_derivatives_of_samples() -> None:
     for logits, differentiated, options in samples(torch.float64, requires_grad=True):
         target = differentiated.detach()
+        options = {k: v.detach() if torch.is_tensor(v) else v for k, v in options.items()}
 
         def loss(x: Any, target: Any = target, options: Any = options) -> Any:
             return cross_entropy(x, target, **options)
