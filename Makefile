@@ -37,6 +37,10 @@ test-peers: $(PEERS) ## compare with other libraries: their own cases, and docs/
 	@echo "test-peers: pytest tests/peers $(ARGS)"
 	@.venv-peers/bin/python -m pytest tests/peers $(ARGS)
 
+test-adapters: .venv-adapters/.ready ## call the adapters inside PyTorch, JAX, XGBoost and others; installs those
+	@echo "test-adapters: pytest tests/adapters $(ARGS)"
+	@.venv-adapters/bin/python -m pytest tests/adapters $(ARGS)
+
 test-oip: .venv-oip/.ready ## call the service with the Open Inference Protocol's own clients
 	@echo "test-oip: pytest tests/oip $(ARGS)"
 	@.venv-oip/bin/python -m pytest tests/oip \
@@ -90,6 +94,10 @@ bench: $(PEERS) ## measure, and print tables; ARGS passes flags
 bench-kernels: $(PEERS) ## measure the kernels alone, on all cores and on one, beside other libraries
 	@echo "bench-kernels: benchmarks/kernel_times.py $(ARGS)"
 	@.venv-peers/bin/python benchmarks/kernel_times.py $(ARGS)
+
+bench-adapters: .venv-adapters/.ready ## measure the adapters beside the frameworks' own losses, on one core and on two
+	@echo "bench-adapters: benchmarks/adapter_times.py $(ARGS)"
+	@.venv-adapters/bin/python benchmarks/adapter_times.py $(ARGS)
 
 bench-http: $(PEERS) $(HTTP_PEERS) ## measure calls beside other serving stacks; ARGS="--quick" for a first look
 	@echo "bench-http: benchmarks/http_times.py $(ARGS)"

@@ -19,6 +19,7 @@ from softxent_service.keys import new_key
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 OF_JOBS = ("distillation.py", "language_model.py", "ngrams.py")
+OF_ADAPTERS = ("torch_distillation.py", "xgboost_smoothing.py")
 RUNNERS = {
     ".py": [sys.executable],
     ".sh": ["bash"],
@@ -29,7 +30,7 @@ RUNNERS = {
 THERE = sorted(
     file.name
     for file in EXAMPLES.iterdir()
-    if file.is_file() and file.name not in ("demo.py", *OF_JOBS)
+    if file.is_file() and file.name not in ("demo.py", *OF_JOBS, *OF_ADAPTERS)
 )
 # Python and make are enough here; `make test-operations` wants every language there is one in.
 SMALL = [name for name in THERE if shutil.which(RUNNERS[Path(name).suffix][0])]

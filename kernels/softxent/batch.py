@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from softxent._interop import as_numpy
 from softxent.errors import LabelError, TensorError, WeightError, named_rows
 from softxent.evaluations import CROSS_ENTROPY, PRODUCT, Evaluation
 from softxent.hints import unknown
@@ -157,7 +158,11 @@ def check_batch(
     for name in tensors:
         if name not in evaluation.tensors:
             raise TensorError(unknown("tensor", name, evaluation.tensors), field=name)
-    given = {name: _array(name, value) for name, value in tensors.items() if value is not None}
+    given = {
+        name: _array(name, as_numpy(name, value))
+        for name, value in tensors.items()
+        if value is not None
+    }
     if "logits" not in given:
         raise TensorError("the tensor logits is required", field="logits")
     if evaluation.name == PRODUCT and "vectors" not in given:
@@ -342,9 +347,7 @@ def _weights(
 ) -> npt.NDArray[np.float64]:
     if name not in given:
         return _NONE
-    weights = given[name]
-    if weights.dtype.kind not in "fiu" or weights.dtype.itemsize > 8:
-        raise TensorError(f"{name} must be real numbers, not {weights.dtype}", field=name)
+    weights = _reals(name, given[name])
     _check_shape(name, weights.shape, shape)
     return np.ascontiguousarray(weights, np.float64).reshape(-1)
 
