@@ -30,6 +30,8 @@ VERBS = (
     "test-parts",
     "test-chaos",
     "test-deploy",
+    "test-web",
+    "web",
     "lint",
     "fix",
     "bench",

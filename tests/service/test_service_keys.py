@@ -58,7 +58,7 @@ NEEDED = {
 POSTED = ("/infer", "/index", "/register", "/unregister", "/cancel", "/explain")
 """How paths end that are posted to, besides evaluations."""
 
-NO_ROUTES = {"/": "evaluate", "/v1/jobs/7/other": "jobs", "/v3/any": "evaluate"}
+NO_ROUTES = {"/web/other.js": "evaluate", "/v1/jobs/7/other": "jobs", "/v3/any": "evaluate"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,13 @@ def test_a_key_of_every_scope_opens_every_route(guarded: Guarded, path: str) -> 
     assert answer.status_code == 404 or path in NEEDED
 
 
-OPEN_DOCUMENTS = ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json")
+OPEN_DOCUMENTS = (
+    "/",
+    "/docs",
+    "/docs/swagger-ui.css",
+    "/docs/swagger-ui-bundle.js",
+    "/openapi.json",
+)
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", *OPEN_DOCUMENTS])

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from softxent_service.http.docs import PATHS as DOCS_PATHS
 from softxent_service.http.errors import ForbiddenError, UnauthorizedError
+from softxent_service.http.page import page_paths
 from softxent_service.http.problems import problem_of
 from softxent_service.keys import Key, KeyRing
 from softxent_service.telemetry.record import record_of
@@ -33,6 +34,7 @@ class Bearer:
     def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
         self._app = app
         self._ring = ring
+        self._open_paths = OPEN_PATHS | page_paths()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or refuse it before a byte of its body is read."""
@@ -41,7 +43,7 @@ class Bearer:
 
     def _refusal(self, scope: Scope) -> Response | None:
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
+        if path in self._open_paths or path.startswith(OPEN_PREFIXES):
             return None
         text = bearer(scope["headers"])
         key = None if text is None else self._ring.find(text)
