@@ -89,6 +89,12 @@ class Explanation:
     stable: StableForm
     naive: NaiveForms
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from softxent.notebook import explanation_html
+
+        return explanation_html(self)
+
 
 def explain(
     logits: npt.ArrayLike,
