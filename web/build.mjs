@@ -14,6 +14,21 @@ const types = {
 await rm(target, { recursive: true, force: true });
 await mkdir(target, { recursive: true });
 
+/** The module "runbook": the table of refusals in the operator's document. */
+const runbook = {
+  name: "runbook",
+  setup(setup) {
+    setup.onResolve({ filter: /^runbook$/ }, () => ({ path: "runbook", namespace: "document" }));
+    setup.onLoad({ filter: /.*/, namespace: "document" }, async () => {
+      const document = await readFile("../docs/operations.md", "utf8");
+      const [, table] = document.split("| reason | status | what an operator does |\n");
+      const rows = table.split("\n\n")[0].split("\n").slice(1).map((line) => line.split("|").map((cell) => cell.trim().replaceAll("`", "")));
+      const words = Object.fromEntries(rows.map(([, reason, , does]) => [reason, does]));
+      return { contents: `export const RUNBOOK = ${JSON.stringify(words)};` };
+    });
+  },
+};
+
 const { metafile } = await build({
   entryPoints: ["src/main.tsx", "src/page.css"],
   bundle: true,
@@ -27,6 +42,7 @@ const { metafile } = await build({
   jsx: "automatic",
   jsxImportSource: "preact",
   outdir: target,
+  plugins: [runbook],
   metafile: true,
   logLevel: "warning",
 });

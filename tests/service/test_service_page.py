@@ -79,6 +79,15 @@ def test_nothing_else_is_served(service_url: str, path: str) -> None:
     assert httpx.get(service_url + path).status_code == 404
 
 
+def test_metrics_count_files_as_one_route(service_url: str) -> None:
+    for path in ("/", *FILES):
+        httpx.get(service_url + path)
+    text = httpx.get(f"{service_url}/metrics").text
+    routes = set(re.findall(r'softxent_requests_total\{route="([^"]*)"', text))
+    assert {"/", "/web/{name}"} <= routes
+    assert not set(FILES) & routes
+
+
 def test_the_page_stands_below_a_base_path_too(shared_memory_url: str) -> None:
     assert httpx.get(f"{shared_memory_url}/base/").status_code == 200
     assert httpx.get(f"{shared_memory_url}/base{FILES[0]}").status_code == 200

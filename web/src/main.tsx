@@ -1,5 +1,7 @@
 /** The page: its head, its views and the messages that concern all of them. */
 import { render } from "preact";
+import type { ComponentType } from "preact";
+import { useEffect, useState } from "preact/hooks";
 import { reachable } from "./api";
 import { Derivation } from "./derivation/view";
 import { readHash, view, VIEWS, type View } from "./hash";
@@ -7,6 +9,14 @@ import { KeyButton, KeyDialog } from "./key";
 
 const TITLES: Record<View, string> = {
   derivation: "Derivation",
+  playground: "Playground",
+  service: "Service",
+};
+
+/** Views that are loaded when they are first looked at. */
+const LATER: Partial<Record<View, () => Promise<ComponentType>>> = {
+  playground: async () => (await import("./playground/view")).Playground,
+  service: async () => (await import("./service/view")).ServiceState,
 };
 
 function followHash(): void {
@@ -34,7 +44,7 @@ function Page() {
         {reachable.value ? "" : "The service does not answer. This page goes on as soon as it does."}
       </p>
       <main id="main" tabIndex={-1}>
-        <Derivation />
+        {view.value === "derivation" ? <Derivation /> : <Later key={view.value} name={view.value} />}
       </main>
       <footer class="bottom">
         Computed by this service, loaded from it alone. <a href="docs">API</a>{" · "}
@@ -48,6 +58,12 @@ function Page() {
 function skip(event: Event): void {
   event.preventDefault();
   document.getElementById("main")?.focus();
+}
+
+function Later({ name }: { name: View }) {
+  const [loaded, setLoaded] = useState<{ View: ComponentType } | null>(null);
+  useEffect(() => { void LATER[name]?.().then((View) => setLoaded({ View })); }, [name]);
+  return loaded ? <loaded.View /> : null;
 }
 
 addEventListener("hashchange", followHash);

@@ -74,3 +74,8 @@ function firstDifference(text: string, right: string): number {
   while (at < text.length && text[at] === right[at]) at++;
   return at;
 }
+
+/** Return a number of bytes in the largest unit that suits it. */
+export function megabytes(bytes: number): string {
+  return bytes < 1e6 ? `${bytes} bytes` : bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+}

@@ -28,7 +28,7 @@ from softxent_service.http.jobs import Jobs, SubmitRoute, job_routes
 from softxent_service.http.metrics import metrics_route, readings
 from softxent_service.http.oip.routes import protocol
 from softxent_service.http.openapi import describe_routes
-from softxent_service.http.page import page_paths, page_routes
+from softxent_service.http.page import page_routes
 from softxent_service.http.problems import add_problem_handlers
 from softxent_service.http.readiness import Readiness
 from softxent_service.http.routes import small_routes
@@ -122,7 +122,7 @@ def create_app(
     # FastAPI would document each of them twice, once as HEAD and with one name for both.
     documented = _routes(routers(["GET"]))
     document = describe_routes(app, documented, served.documented, settings.limits)
-    telemetry.paths |= set(document["paths"]) | (page_paths() if settings.page else set())
+    telemetry.paths |= set(document["paths"])
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

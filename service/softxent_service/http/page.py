@@ -15,12 +15,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import softxent_service
+from softxent_service.telemetry.record import record_of
 
 PATH = "/"
 
 FOLDER = Path(softxent_service.__file__).parent / "web"
 
 INDEX = "index.html"
+
+FILES_ROUTE = "/web/{name}"
 
 POLICY = "; ".join(
     (
@@ -94,7 +97,7 @@ def page_paths() -> frozenset[str]:
 
 def page_routes() -> list[Route]:
     """Return the routes of the page and of its files."""
-    return [Route(path, _serve(file)) for path, file in page_files().items()]
+    return [Route(path, _serve(path, file)) for path, file in page_files().items()]
 
 
 def accepts_gzip(accepted: str) -> bool:
@@ -106,8 +109,12 @@ def accepts_gzip(accepted: str) -> bool:
     return False
 
 
-def _serve(file: PageFile) -> Callable[[Request], Awaitable[Response]]:
+def _serve(path: str, file: PageFile) -> Callable[[Request], Awaitable[Response]]:
+    # Metrics count all files as one route: their names change with every release.
+    route = path if path == PATH else FILES_ROUTE
+
     async def answer(request: Request) -> Response:
+        record_of(request.scope).route = route
         headers = request.headers
         return file.answer(headers.get("accept-encoding", ""), headers.get("if-none-match", ""))
 
