@@ -1,7 +1,7 @@
 /** The view and what it shows, as they stand behind the # of the address. */
 import { signal } from "@preact/signals";
 
-export const VIEWS = ["derivation", "playground", "service"] as const;
+export const VIEWS = ["derivation", "playground", "jobs", "service"] as const;
 export type View = (typeof VIEWS)[number];
 
 export const view = signal<View>("derivation");

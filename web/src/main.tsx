@@ -10,12 +10,14 @@ import { KeyButton, KeyDialog } from "./key";
 const TITLES: Record<View, string> = {
   derivation: "Derivation",
   playground: "Playground",
+  jobs: "Jobs",
   service: "Service",
 };
 
 /** Views that are loaded when they are first looked at. */
 const LATER: Partial<Record<View, () => Promise<ComponentType>>> = {
   playground: async () => (await import("./playground/view")).Playground,
+  jobs: async () => (await import("./jobs/view")).Jobs,
   service: async () => (await import("./service/view")).ServiceState,
 };
 
