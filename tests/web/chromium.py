@@ -8,12 +8,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 ARGUMENTS = [
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+
+# The first job of a service imports what jobs need, for seconds on a busy machine.
+expect.set_options(timeout=60_000)
 
 REFUSED = "Failed to load resource: the server responded with a status of"
 LOST = "net::ERR_"

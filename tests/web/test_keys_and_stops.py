@@ -51,7 +51,6 @@ def give(page: Page, key: str, keep: bool = False) -> None:
     dialog.get_by_label("Key", exact=True).fill(key)
     dialog.get_by_label("keep it").set_checked(keep)
     dialog.get_by_role("button", name="Use this key").click()
-    dialog.wait_for(state="hidden")
 
 
 def test_a_key_is_asked_for_and_kept_in_memory_alone(open_page: Open, guarded: Guarded) -> None:

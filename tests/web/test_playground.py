@@ -214,9 +214,9 @@ def test_markup_in_a_file_is_text(open_page: Open, service_url: str) -> None:
 def test_options_are_those_of_the_openapi_document(open_page: Open, service_url: str) -> None:
     page = open_page(service_url, VIEW).page
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("reduction").select_option("mean")
-    page.get_by_label("label_smoothing").fill("0.1")
-    page.get_by_label("logits_dtype").select_option("float64")
+    page.get_by_label("reduction", exact=True).select_option("mean")
+    page.get_by_label("label_smoothing", exact=True).fill("0.1")
+    page.get_by_label("logits_dtype", exact=True).select_option("float64")
     page.get_by_label("entropy", exact=True).check()
     run(page)
     logits = np.array([[2, 1, 0.1], [20, 0, 0]])
@@ -270,7 +270,7 @@ def test_the_copied_calls_give_what_the_page_shows(
     page = open_page(service_url, VIEW).page
     page.locator("textarea").fill(TYPED)
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("softcap").fill("30")
+    page.get_by_label("softcap", exact=True).fill("30")
     page.get_by_label("log_normalizer", exact=True).check()
     run(page)
     losses = [float(text) for text in output(page, "loss")]
@@ -294,6 +294,7 @@ def test_a_body_of_bytes_is_saved_and_sent_again(
 ) -> None:
     page = open_page(service_url, VIEW).page
     drop(page, {"batch.safetensors": save({"logits": LOGITS, "labels": LABELS})})
+    expect(page.get_by_label("Role of labels")).to_have_value("labels")
     run(page)
     with page.expect_download() as download:
         page.get_by_role("link", name="Save request.safetensors").click()

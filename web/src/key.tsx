@@ -18,7 +18,7 @@ export function KeyDialog() {
     setKey(text === "" ? null : text, keep.current?.checked ?? false);
   };
   return (
-    <dialog ref={dialog} aria-labelledby="key-title" onClose={() => { keyRequest.value = null; }}>
+    <dialog ref={dialog} aria-labelledby="key-title" onCancel={() => { keyRequest.value = null; }}>
       <form onSubmit={save}>
         <h2 id="key-title">Key</h2>
         <p>{request} It is sent in a header to this service alone.</p>

@@ -18,7 +18,7 @@ export interface Option {
 
 export const options = signal<readonly Option[]>([]);
 
-/** What was chosen, by name; what is not here has its default. */
+/** What was chosen, by name; what is not here, or empty, has its default. */
 export const chosen = signal<Readonly<Record<string, string>>>({});
 
 export async function loadOptions(): Promise<void> {
@@ -30,13 +30,14 @@ export async function loadOptions(): Promise<void> {
 
 /** Return the query of what differs from its default. */
 export function query(): string {
-  const text = new URLSearchParams(chosen.value).toString().replaceAll("%2C", ",");
+  const given = Object.entries(chosen.value).filter(([, value]) => value !== "");
+  const text = new URLSearchParams(given).toString().replaceAll("%2C", ",");
   return text === "" ? "" : `?${text}`;
 }
 
 function choose(option: Option, value: string): void {
   const { [option.name]: _, ...rest } = chosen.value;
-  chosen.value = value === "" || value === defaultOf(option) ? rest : { ...rest, [option.name]: value };
+  chosen.value = value === defaultOf(option) ? rest : { ...rest, [option.name]: value };
 }
 
 function defaultOf(option: Option): string {
@@ -60,13 +61,13 @@ function Field({ option }: { option: Option }) {
   const words = schema.enum ?? schema.oneOf?.flatMap((one) => one.enum ?? []);
   const all = words?.length && schema.oneOf ? [...words, "none"] : words;
   return (
-    <label class="field">
-      <span class="num">{name}</span>
+    <div class="field">
+      <label class="num" for={name}>{name}</label>
       {all?.length
-        ? <select value={value} onChange={(event) => choose(option, event.currentTarget.value)}>{all.map((word) => <option key={word}>{word}</option>)}</select>
-        : <input value={value} onChange={(event) => choose(option, event.currentTarget.value.trim())} />}
-      <small>{description}</small>
-    </label>
+        ? <select id={name} aria-describedby={`${name}-says`} value={value} onChange={(event) => choose(option, event.currentTarget.value)}>{all.map((word) => <option key={word}>{word}</option>)}</select>
+        : <input id={name} aria-describedby={`${name}-says`} value={value} onInput={(event) => choose(option, event.currentTarget.value.trim())} />}
+      <small id={`${name}-says`}>{description}</small>
+    </div>
   );
 }
 

@@ -85,7 +85,7 @@ function Now({ reading, figures, info: { version, limits } }: { reading: Reading
   return (
     <>
       <dl class="sums">{lines.map(([name, value, id]) => <div key={id}><dt>{name}</dt><dd class="num" data-now={id}>{value}</dd></div>)}</dl>
-      <h3>Memory of calls: {short((used / most) * 100)} % of its limit</h3>
+      <h2 class="minor">Memory of calls: {short((used / most) * 100)} % of its limit</h2>
       <Bar value={used} largest={most} />
       {processes > 1 && <p class="said">{processes} processes share the address, and each has all limits for itself. Figures are their sums; those of the others are up to a second old.</p>}
     </>
@@ -96,9 +96,9 @@ function Plots() {
   const all = history.value, times = all.map(({ at }) => at), now = all.at(-1);
   return (
     <>
-      <h3>Requests a second</h3>
+      <h2 class="minor">Requests a second</h2>
       <Plot says={`Requests a second over time, now ${now ? short(now.rate) : "not known yet"}`} times={times} unit="/s" lines={[{ name: "rate", values: all.map(({ rate }) => rate) }]} />
-      <h3>Time of a request: half of them (line), 99 % (dashed)</h3>
+      <h2 class="minor">Time of a request: half of them (line), 99 % (dashed)</h2>
       <Plot says={`Time of a request over time, now half within ${milliseconds(now?.p50)} and 99 % within ${milliseconds(now?.p99)}`} times={times} unit="ms"
         lines={[{ name: "p50", values: all.map(({ p50 }) => p50 && p50 * 1000) }, { name: "p99", values: all.map(({ p99 }) => p99 && p99 * 1000), dashed: true }]} />
     </>
@@ -109,7 +109,7 @@ function Stages({ figures }: { figures: Figures }) {
   const stages = STAGES.map((stage) => [stage, figures.stages.get(stage) ?? 0] as const), largest = Math.max(...stages.map(([, seconds]) => seconds), 0);
   return (
     <>
-      <h3>Time by stage, in the last two seconds</h3>
+      <h2 class="minor">Time by stage, in the last two seconds</h2>
       <table class="steps-table">
         <caption class="hidden">Time that evaluations spent in each stage</caption>
         <thead><tr><th scope="col">stage</th><th scope="col">ms</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
@@ -127,7 +127,7 @@ function Refusals({ reading }: { reading: Reading }) {
   const refusals = [...by(reading, "softxent_refusals_total", "reason")].sort(([, a], [, b]) => b - a);
   return (
     <>
-      <h3>Refusals since the start</h3>
+      <h2 class="minor">Refusals since the start</h2>
       {refusals.length === 0 ? <p class="said">None.</p> : (
         <table class="steps-table refusals">
           <caption class="hidden">Refusals by reason, and what an operator does</caption>
