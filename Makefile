@@ -70,6 +70,14 @@ test-deploy: .venv-deploy/.ready ## build the image, start all of deploy/, roll 
 	@echo "test-deploy: pytest tests/deploy $(ARGS)"
 	@PYTHONPATH=tests/deploy:tests/parts .venv-deploy/bin/python -m pytest -p deployed tests/deploy -s --timeout 900 $(ARGS)
 
+test-web: .venv-web/.ready web/node_modules/.ready ## use the page in Chromium; needs Node and Debian's chromium
+	@echo "test-web: pytest tests/web $(ARGS)"
+	@PYTHONPATH=tests/web .venv-web/bin/python -m pytest -p chromium tests/web $(ARGS)
+
+web: web/node_modules/.ready ## check and bundle the page of web/ into the service; needs Node
+	@echo "web: tsc, then esbuild"
+	@cd web && npm run --silent check && npm run --silent build
+
 lint: $(READY) ## check style, types and layers; change nothing
 	@echo "lint: ruff check"
 	@$(BIN)/ruff check .
@@ -151,6 +159,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -c 'import os, site; print(*site.getsitepackages(), os.path.abspath("kernels"), os.path.abspath("service"), sep="\n")' > .venv-$*/shared.pth
 	@mv .venv-$*/shared.pth "$$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/"
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r tests/$*/requirements.txt
+	@touch $@
+
+web/node_modules/.ready: web/package-lock.json
+	@echo "setup: installing what web/package-lock.json names"
+	@cd web && npm ci --silent
 	@touch $@
 
 # Serving stacks pin what they need, so each has an environment of its own, which stays when others are

@@ -31,6 +31,8 @@ VERBS = (
     "test-parts",
     "test-chaos",
     "test-deploy",
+    "test-web",
+    "web",
     "lint",
     "fix",
     "bench",
@@ -170,8 +172,9 @@ def test_layers_hold() -> None:
 
 def test_derivation_prints_what_it_shows() -> None:
     blocks = re.findall(r"```(python|text)\n(.*?)```", text("docs/derivation.md"), re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["python", "text"]
-    assert python(blocks[0][1]) == blocks[1][1]
+    assert [kind for kind, _ in blocks] == ["python", "text"] * 2
+    for (_, code), (_, shown) in zip(blocks[::2], blocks[1::2], strict=True):
+        assert python(code) == shown
 
 
 @pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")))

@@ -1,8 +1,9 @@
 """The derivation of the gradient, step by step, on one small row.
 
 softmax -> its Jacobian -> cross entropy -> its derivative by the softmax -> the chain-rule product
-of the two, beside the fused gradient that replaces the last two steps. Plain float64 NumPy, meant
-to be read next to `docs/derivation.md`; the compiled kernels use the fused form alone.
+of the two, beside the fused gradient that replaces the last two steps, and what the textbook forms
+give. Plain float64 NumPy, meant to be read next to `docs/derivation.md`; the compiled kernels use
+the fused form alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from softxent.errors import (
     as_json,
     counted,
 )
+from softxent.naive import NaiveForms, naive_forms
 
 Vector = npt.NDArray[np.float64]
 
@@ -37,6 +39,23 @@ SUM_TOLERANCE = 1e-6
 """How far target probabilities may sum from 1: what float32 rounding of 256 of them can cost."""
 
 _SMALLEST_NORMAL = float(np.finfo(np.float64).smallest_normal)
+
+
+@dataclass(frozen=True, eq=False)
+class StableForm:
+    """What the stable forms are made of, under the symbols of `docs/derivation.md`.
+
+    Attributes:
+        m: the largest logit.
+        e: [C], exp(x - m), 1 at a maximum.
+        S: the sum of all e but one maximum's, so the softmax is e / (1 + S).
+        log1p: log(1 + S), the loss of a label that is a maximum.
+    """
+
+    m: float
+    e: Vector
+    S: float
+    log1p: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +74,8 @@ class Explanation:
             rounding). Defined always.
         largest_difference: between `chain_rule_product` and `fused_gradient`; None with the former.
         notes: a sentence for each step that is not defined, naming it and the classes at fault.
+        stable: what `softmax_out`, `loss` and `fused_gradient` are made of.
+        naive: what the textbook forms give in float32 and float64, for comparison.
     """
 
     softmax_out: Vector
@@ -66,6 +87,14 @@ class Explanation:
     fused_gradient: Vector
     largest_difference: float | None
     notes: tuple[str, ...]
+    stable: StableForm
+    naive: NaiveForms
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from softxent.notebook import explanation_html
+
+        return explanation_html(self)
 
 
 def explain(
@@ -99,7 +128,19 @@ def explain(
     by_softmax, notes = _loss_by_softmax(s, y)
     product = None if by_softmax is None else by_softmax @ jacobian
     difference = None if product is None else float(np.max(np.abs(product - fused)))
-    return Explanation(s, jacobian, y, loss, by_softmax, product, fused, difference, notes)
+    return Explanation(
+        softmax_out=s,
+        softmax_jacobian=jacobian,
+        target=y,
+        loss=loss,
+        loss_by_softmax_out=by_softmax,
+        chain_rule_product=product,
+        fused_gradient=fused,
+        largest_difference=difference,
+        notes=notes,
+        stable=shifted.form(float(np.max(z))),
+        naive=naive_forms(z, y),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +159,9 @@ class _Shifted:
         ties = np.count_nonzero(gaps == 0) - 1
         S = math.fsum(e[gaps != 0]) + ties
         return cls(gaps, e, S, 1 + S)
+
+    def form(self, m: float) -> StableForm:
+        return StableForm(m, self.exponentials, float(self.S), math.log1p(self.S))
 
     def softmax(self) -> Vector:
         return self.exponentials / self.D

@@ -53,3 +53,9 @@ class CrossEntropyResult:
     loss_sum: float
     weight_sum: float
     count: int
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from softxent.notebook import result_html
+
+        return result_html(self)

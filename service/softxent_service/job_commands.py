@@ -15,11 +15,12 @@ import typer
 
 from softxent.errors import SoftxentError
 from softxent_service.commands import app
+from softxent_service.explain_command import explain
 from softxent_service.job_flags import takes, takes_job
 from softxent_service.machine import tell_numba
 from softxent_service.settings import Settings
 
-__all__ = ["app"]
+__all__ = ["app", "explain"]
 
 STOPPED = 130
 """The exit status of a command that a signal stopped."""

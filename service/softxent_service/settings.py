@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     base_path: Annotated[str | None, AfterValidator(_rooted)] = Field(
         default=None, description="What paths of requests may begin with, as /softxent."
     )
+    page: bool = Field(default=True, description="Serve the page for browsers at /.")
     shared_memory: bool = Field(
         default=False,
         description="Let clients of this machine keep tensors in shared memory.",

@@ -147,6 +147,7 @@ def test_the_page_of_the_documents_fetches_nothing_from_elsewhere(service_url: s
 
 
 HEADED = (
+    "/",
     "/v1/info",
     "/v1/fixtures",
     "/v1/fixtures/labels-float32",

@@ -117,6 +117,27 @@ def test_explanation_says_what_is_not_defined(service_url: str) -> None:
     assert "not defined" in answer["notes"][0]
 
 
+def test_explanation_shows_the_stable_and_the_textbook_forms(service_url: str) -> None:
+    answer = explain(service_url, b'{"logits": [100, 98], "label": 0}').json()
+    wanted = softxent.explain([100, 98], 0)
+    assert answer["stable"]["e"] == wanted.stable.e.tolist()
+    assert answer["stable"]["m"] == 100
+    assert answer["stable"]["S"] == pytest.approx(math.exp(-2), rel=1e-15)
+    assert answer["stable"]["log1p"] == answer["loss"]
+    # exp(100) overflows float32, so its softmax is inf / inf.
+    assert answer["naive"]["float32"] == {
+        "softmax_out": ["NaN", "NaN"],
+        "loss": "NaN",
+        "gradient": ["NaN", "NaN"],
+    }
+    assert answer["naive"]["float64"]["loss"] == pytest.approx(math.log1p(math.exp(-2)))
+
+
+def test_textbook_form_in_float32_has_float32_s_digits(service_url: str) -> None:
+    text = explain(service_url, b'{"logits": [0, 0, 0], "label": 0}').text
+    assert '"float32":{"softmax_out":[0.33333334,0.33333334,0.33333334]' in text
+
+
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [

@@ -58,7 +58,7 @@ NEEDED = {
 POSTED = ("/infer", "/index", "/register", "/unregister", "/cancel", "/explain")
 """How paths end that are posted to, besides evaluations."""
 
-NO_ROUTES = {"/v1": ANY, "/v1/jobs/7/other": ANY, "/v3/any": ANY}
+NO_ROUTES = {"/web": ANY, "/v1": ANY, "/v1/jobs/7/other": ANY, "/v3/any": ANY}
 
 
 @dataclass(frozen=True)

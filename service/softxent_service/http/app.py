@@ -29,6 +29,7 @@ from softxent_service.http.metrics import metrics_route, readings
 from softxent_service.http.oip.routes import protocol
 from softxent_service.http.openapi import describe_routes
 from softxent_service.http.openapi_keys import describe_keys
+from softxent_service.http.page import page_routes
 from softxent_service.http.problems import add_problem_handler
 from softxent_service.http.readiness import Readiness
 from softxent_service.http.router import Dispatcher, RouteTable
@@ -110,7 +111,8 @@ def create_app(
         [
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posted.items()),
             *served.routes,
-            *docs_routes(document, settings.base_path),
+            *docs_routes(document),
+            *(page_routes() if settings.page else ()),
             *_routes(routers(["GET", "HEAD"])),
         ],
         settings.base_path or "",

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from softxent_service.http.docs import PATHS as DOCS_PATHS
 from softxent_service.http.errors import ForbiddenError, UnauthorizedError
+from softxent_service.http.page import PATH as PAGE_PATH
 from softxent_service.http.problems import problem_of
 from softxent_service.http.router import match_of
 from softxent_service.keys import Key, KeyRing
@@ -23,11 +24,12 @@ ACCESS = {
     "/v2": ANY,
     # Who has a key may know that a path is none; who has not learns nothing.
     UNMATCHED: ANY,
-    **dict.fromkeys(DOCS_PATHS, OPEN),
+    **dict.fromkeys((PAGE_PATH, *DOCS_PATHS), OPEN),
 }
 
 ACCESS_BELOW = {
     "/v2/health/": OPEN,
+    "/web/": OPEN,
     "/v1/fixtures": ANY,
     "/v1/jobs": "jobs",
     "/metrics": "metrics",

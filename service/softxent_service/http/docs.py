@@ -1,4 +1,4 @@
-"""`GET /` and `GET /docs`: what the service is, and its OpenAPI document to be read and tried.
+"""`GET /docs`: the OpenAPI document, to be read and tried.
 
 All of it comes out of files of the service; nothing is fetched from elsewhere.
 """
@@ -11,18 +11,18 @@ from typing import Any
 
 import fastapi_offline
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-PATH, DOCUMENT, WELCOME = "/docs", "/openapi.json", "/"
+PATH, DOCUMENT = "/docs", "/openapi.json"
 
 FOLDER = Path(fastapi_offline.__file__).parent / "static"
 
 SCRIPT, STYLE = "swagger-ui-bundle.js", "swagger-ui.css"
 
-PATHS = frozenset({WELCOME, DOCUMENT, PATH, f"{PATH}/{SCRIPT}", f"{PATH}/{STYLE}"})
+PATHS = frozenset({DOCUMENT, PATH, f"{PATH}/{SCRIPT}", f"{PATH}/{STYLE}"})
 
 POLICY = (
     "default-src 'self'; img-src 'self' data:; script-src 'self' 'unsafe-inline';"
@@ -32,22 +32,10 @@ POLICY = (
 
 _SECURE = {"content-security-policy": POLICY}
 
-_WELCOME = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>softxent</title>
-<h1>softxent</h1>
-<p>This is a service that evaluates softmax cross-entropy: send a batch of logits and labels,
-get exact losses and gradients.</p>
-<p><a href="{docs}">Documentation of every route, to be read and tried</a></p>
-</html>
-"""
 
-
-def docs_routes(document: dict[str, Any], base_path: str | None) -> list[Route]:
-    """Return the routes of the pages, of their files and of the OpenAPI `document`."""
-    # A relative URL holds behind a prefix that the service does not know of.
-    welcome = _WELCOME.format(docs=f"{base_path or '.'}{PATH}")
+def docs_routes(document: dict[str, Any]) -> list[Route]:
+    """Return the routes of the page, of its files and of the OpenAPI `document`."""
     return [
-        Route(WELCOME, _always(HTMLResponse(welcome, headers=_SECURE))),
         Route(DOCUMENT, _always(JSONResponse(document))),
         Route(PATH, _page),
         *(Route(f"{PATH}/{name}", _file(name)) for name in (SCRIPT, STYLE)),

@@ -9,6 +9,8 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from softxent import explain
+from softxent.errors import as_json
+from softxent.naive import NaiveForm
 from softxent_client.wire import JSON, Limits, json_form
 from softxent_client.wire.json_blocks import Reserve
 from softxent_client.wire.schema import FLOATS, INTEGERS, Field, Schema
@@ -70,7 +72,9 @@ class ExplainRoute:
 
 
 def answer(body: Body, limits: Limits, reserve: Reserve) -> bytes:
-    """Return the explanation as JSON; every number of it is finite, what is not defined is null.
+    """Return the explanation as JSON; what is not defined is null.
+
+    Every number is finite, but those of `naive`, which travel as words where they are not.
 
     Raises:
         SoftxentError: the body is malformed, too large in some respect, or has no meaning.
@@ -78,4 +82,17 @@ def answer(body: Body, limits: Limits, reserve: Reserve) -> bytes:
     given: dict[str, Any] = dict(json_form.decode(body.take(), EXPLAIN, limits, reserve))
     if "label" in given:
         given["label"] = int(given["label"])
-    return orjson.dumps(explain(**given), option=orjson.OPT_SERIALIZE_NUMPY)
+    steps = explain(**given)
+    naive = {name: _in_words(form) for name, form in vars(steps.naive).items()}
+    return orjson.dumps({**vars(steps), "naive": naive}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _in_words(form: NaiveForm) -> dict[str, Any]:
+    return {
+        name: [_in_word(number) for number in value] if value.ndim else _in_word(value)
+        for name, value in vars(form).items()
+    }
+
+
+def _in_word(number: np.floating[Any]) -> np.floating[Any] | object:
+    return number if np.isfinite(number) else as_json(float(number))

@@ -250,13 +250,26 @@ def _explanation() -> Json:
         "chain_rule_product": {**numbers, "type": ["array", "null"]},
         "largest_difference": {"type": ["number", "null"]},
         "notes": {"type": "array", "items": {"type": "string"}},
+        "stable": _all_required(
+            {
+                name: numbers if name == "e" else {"type": "number"}
+                for name in ("m", "e", "S", "log1p")
+            }
+        ),
+        "naive": _all_required({"float32": _naive_form(), "float64": _naive_form()}),
     }
     names = [field.name for field in dataclasses.fields(Explanation)]
-    return {
-        "type": "object",
-        "properties": {name: shapes.get(name, numbers) for name in names},
-        "required": names,
-    }
+    return _all_required({name: shapes.get(name, numbers) for name in names})
+
+
+def _naive_form() -> Json:
+    number: Json = {"$ref": f"{_COMPONENTS}Number"}
+    numbers: Json = {"type": "array", "items": number}
+    return _all_required({"softmax_out": numbers, "loss": number, "gradient": numbers})
+
+
+def _all_required(properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _refusals(statuses: Iterable[int]) -> Json:
