@@ -123,9 +123,11 @@ def test_a_service_that_compiles_says_so_and_derives_already(
     source = Path(softxent.__file__).parent
     shutil.copytree(source, tmp_path / "softxent", ignore=shutil.ignore_patterns("__pycache__"))
     service_root = Path(softxent_service.__file__).parents[1]
-    url = start(PYTHONPATH=f"{tmp_path}{os.pathsep}{service_root}").url()
-    page = opened(open_page, url).page
+    service = start(PYTHONPATH=f"{tmp_path}{os.pathsep}{service_root}")
+    page = opened(open_page, service.url()).page
     expect(page.locator("[data-loss]")).to_be_visible()
     page.get_by_role("link", name="Playground").click()
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_role("alert")).to_contain_text("compiled")
+    # A signal ends the compiler too; it would outlive a service that is killed.
+    service.end()
