@@ -34,7 +34,7 @@ class Kind:
 
 def kind_of(dtype: np.dtype[Any]) -> Kind:
     """Return what becomes `dtype`; NumPy calls bfloat16, as every dtype it does not own, "V"."""
-    return {"i": INTEGERS, "b": BOOLEANS}.get(dtype.kind, NUMBERS)
+    return _KINDS.get(dtype.kind, NUMBERS)
 
 
 def shown(value: object) -> str | int | float:
@@ -68,3 +68,4 @@ _WORDS = f"numbers or the words {', '.join(WORDS)}"
 NUMBERS = Kind("d", np.dtype(np.float64), _float, "a number", "numbers", _WORDS)
 INTEGERS = Kind("i", np.dtype(np.int64), _integer, "an integer", "integers", "int64 integers")
 BOOLEANS = Kind(None, np.dtype(np.bool_), _boolean, "a boolean", "booleans", "true or false")
+_KINDS = {"i": INTEGERS, "b": BOOLEANS}

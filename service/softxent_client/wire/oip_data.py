@@ -15,8 +15,9 @@ import simdjson
 
 from softxent_client.wire import json_blocks
 from softxent_client.wire.errors import MalformedBodyError
-from softxent_client.wire.json_array import CLOSE, MISSING, OPEN, QUOTE
+from softxent_client.wire.json_array import MISSING
 from softxent_client.wire.json_blocks import Cursor, Reserve, read_array
+from softxent_client.wire.json_structure import CLOSE, OPEN, brackets, outside_strings
 from softxent_client.wire.limits import Limits
 from softxent_client.wire.oip_document import parse_with_words
 from softxent_client.wire.schema import Array, Field
@@ -77,16 +78,17 @@ class Lifted:
             self._reserve(0)
             size = min(2 * size, json_blocks.BLOCK_BYTES)
             characters = np.frombuffer(window, np.uint8)
-            steps = (characters == OPEN).astype(np.int8) - (characters == CLOSE)
+            outside = None
             if inside or b'"' in window:
-                within = np.bitwise_xor.accumulate(characters == QUOTE) ^ inside
-                steps[within] = 0
-                inside = bool(within[-1])
-            depths = depth + np.cumsum(steps, dtype=np.int64)
-            ends = np.flatnonzero((depths == 0) & (steps != 0))[:1]
+                outside = outside_strings(characters, inside=inside)
+                inside = not outside[-1]
+            places, kinds = brackets(characters, outside)
+            steps = (kinds == OPEN).astype(np.int64) - (kinds == CLOSE)
+            depths = depth + np.cumsum(steps)
+            ends = places[(depths == 0) & (steps < 0)][:1]
             if ends.size:
                 return position + int(ends[0]) + 1
-            depth = int(depths[-1])
+            depth += int(steps.sum())
             position += len(window)
         raise MalformedBodyError(MISSING)
 
