@@ -1,8 +1,8 @@
 """`softxent evaluate`, killed at random moments, half of the time with other inputs afterwards.
 
 The result is, to the bit, that of an undisturbed run over the inputs that lie there at the end.
-What is killed is forked from a process that has imported and loaded everything, since that takes
-longer than the work: so nearly every kill meets the work. What ends is the command itself.
+Each run is a process of its own, forked from one that has imported and loaded everything. Imports
+take longer than the work: without them every kill meets the work.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
@@ -68,26 +66,19 @@ def write(folder: Path, version: Version, chance: random.Random) -> None:
             (folder / "new.npy").rename(path)
 
 
-def arguments(folder: Path) -> list[str]:
+def start(folder: Path) -> ForkServerProcess:
     inputs = [str(folder / "logits.npy"), str(folder / "labels.npy"), f"--output={folder}/out"]
-    return [
-        *inputs,
-        "--outputs=loss,gradient",
-        "--threads=1",
-        f"--block-bytes={BLOCK_BYTES}",
-    ]
-
-
-def command(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    words = [sys.executable, "-m", "softxent_service.cli", "evaluate", *arguments(folder)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    flags = ["--outputs=loss,gradient", "--threads=1", f"--block-bytes={BLOCK_BYTES}"]
+    process = forked.Process(target=evaluate, args=(*inputs, *flags))
+    process.start()
+    return process
 
 
 def finish(folder: Path) -> str:
     """Run to the end, and return a hash of the result."""
-    done = command(folder)
-    assert done.returncode == 0, done.stderr
+    process = start(folder)
+    process.join()
+    assert process.exitcode == 0
     assert not (folder / "out" / ".softxent").exists()
     return digest(folder)
 
@@ -141,8 +132,7 @@ def moment(folder: Path, chance: random.Random, *, changed: bool) -> Callable[[]
 def killed(folder: Path, chance: random.Random, *, changed: bool) -> bool:
     """Kill a run at a random moment; return whether it had not ended by itself before."""
     has_come = moment(folder, chance, changed=changed)
-    process: ForkServerProcess = forked.Process(target=evaluate, args=arguments(folder))
-    process.start()
+    process = start(folder)
     while process.exitcode is None and not has_come():
         process.join(0.001)
     process.join(chance.uniform(0, BLOCK_SECONDS))
@@ -198,6 +188,7 @@ class Round:
         shutil.rmtree(self.folder / "out")
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_killed_evaluation_ends_as_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[Version, str], number: int
