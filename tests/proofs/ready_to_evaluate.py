@@ -5,6 +5,9 @@ It starts no thread and no event loop: those would not live on in a child.
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import numpy as np
 
 import softxent_service.jobs.console
@@ -18,5 +21,6 @@ evaluate_part(_SMALL, Options(outputs=("loss", "gradient")), num_threads=1)
 
 
 def evaluate(*arguments: str) -> None:
-    """Run `softxent evaluate` in this process, to whose standard error it tells what is wrong."""
-    app(["evaluate", *arguments])
+    """Run `softxent evaluate` in this process; the totals that it prints are not shown."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        app(["evaluate", *arguments])

@@ -134,7 +134,7 @@ def killed(folder: Path, chance: random.Random, *, changed: bool) -> bool:
     has_come = moment(folder, chance, changed=changed)
     process = start(folder)
     while process.exitcode is None and not has_come():
-        process.join(0.001)
+        process.join(0.005)
     process.join(chance.uniform(0, BLOCK_SECONDS))
     process.kill()
     process.join()
