@@ -45,12 +45,13 @@ LABEL org.opencontainers.image.title="softxent" \
       org.opencontainers.image.description="Softmax cross-entropy, loss and gradient, as a service" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
-# What parallel kernels run on; slim images lack it.
+# What parallel kernels run on; slim images lack it. /data is of group 0, so that any user of that group
+# may write there (--user 2000:0).
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
     && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --no-create-home --home-dir /nonexistent softxent \
-    && install -d -o 10001 -g 10001 /data
+    && install -d -o 10001 -g 0 -m 2775 /data
 COPY --from=build /opt/softxent /opt/softxent
 COPY deploy/entrypoint.sh /usr/local/bin/softxent-entrypoint
 ENV PATH=/opt/softxent/bin:$PATH \

@@ -26,7 +26,6 @@ from softxent.finite import refuse_non_finite
 from softxent.front import threads_of
 from softxent.options import Options
 from softxent.output_buffers import prepare_outputs
-from softxent.reduction import refuse_weights_out_of_range
 from softxent.results import Arrays
 from softxent.running import Sums, run
 from softxent.sharding import ClassPartials, check_columns, check_partials, run_columns
@@ -121,16 +120,15 @@ def evaluate_part(
         out: as `cross_entropy` takes it.
 
     Raises:
-        As `cross_entropy`; the rows that an error names are counted within the part.
+        As `cross_entropy`, but for what only all rows tell: whether their weights are so small
+        that the mean is lost (`refuse_weights_out_of_range`), and whether the sums are finite
+        (`refuse_infinite_sums`). The rows that an error names are counted within the part.
     """
     threads, checked = threads_of(num_threads), _per_row(options)
     batch = check_batch(tensors)
     refuse_illegal(batch, checked)
     arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
-    if divisor < 1:
-        # Beside rows of other parts whose weights are ordinary, those of this one may be tiny.
-        refuse_weights_out_of_range(batch, options, divisor)
     losses = run(batch, checked, divisor or math.inf, arrays, threads)
     return _part(batch, checked, divisor, arrays, weights, losses)
 
@@ -159,9 +157,6 @@ def evaluate_columns(
     check_partials(partials, batch, checked, first_class)
     arrays = prepare_outputs(batch, checked, out or {})
     weights = weigh_exactly(batch, checked, threads)
-    if divisor < 1:
-        # Beside rows of other parts whose weights are ordinary, those of this one may be tiny.
-        refuse_weights_out_of_range(batch, options, divisor)
     losses = run_columns(
         batch, checked, divisor or math.inf, arrays, partials, first_class, threads
     )

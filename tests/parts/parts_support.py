@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 SECONDS = 60
 """Longest wait for a part to be there; a killed SeaweedFS takes 17."""
@@ -191,6 +193,7 @@ class SeaweedFS(Part):
         command += [f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         command += ["-master.volumeSizeLimitMB=256", "-volume.max=20"]
         super().__init__("seaweedfs", command, self._takes, folder)
+        self._has_object = False
 
     @property
     def environment_of_clients(self) -> dict[str, str]:
@@ -203,11 +206,22 @@ class SeaweedFS(Part):
         }
 
     def _takes(self) -> bool:
+        """Whether objects can be read and written: after a kill it answers 500 for some seconds."""
         try:
             made = httpx.post(f"http://127.0.0.1:{self._filer}/buckets/{BUCKET}/", timeout=5)
-            return made.status_code in (201, 409) and answers(self.port)
-        except httpx.TransportError:
+            return made.status_code in (201, 409) and self._keeps_an_object()
+        except (httpx.TransportError, BaseError):
             return False
+
+    def _keeps_an_object(self) -> bool:
+        """Read what was written before a kill, and write it again."""
+        where = {name.lower(): value for name, value in self.environment_of_clients.items()}
+        store = S3Store(BUCKET, config=where, retry_config={"max_retries": 0})
+        if self._has_object:
+            store.get("ready").bytes()
+        store.put("ready", b"yes")
+        self._has_object = True
+        return bytes(store.get("ready").bytes()) == b"yes"
 
 
 def scheduler(folder: Path) -> tuple[Part, str]:

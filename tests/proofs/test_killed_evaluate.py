@@ -1,17 +1,22 @@
 """`softxent evaluate`, killed at random moments, half of the time with other inputs afterwards.
 
 The result is, to the bit, that of an undisturbed run over the inputs that lie there at the end.
+Each run is a process of its own, forked from one that has imported and loaded everything. Imports
+take longer than the work: without them every kill meets the work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import multiprocessing
 import os
 import random
-import subprocess
-import sys
-import time
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +24,26 @@ import numpy as np
 import pytest
 import zarr
 from proof_support import many, tell
+from ready_to_evaluate import evaluate
 
 KILLS = many("KILLS", 60)
 """Kills altogether; `PROOF_KILLS` of the environment."""
 
-KILLS_A_ROUND = 5
+KILLS_A_ROUND = 10
 ROUNDS = -(-KILLS // KILLS_A_ROUND)
 
-ROWS, CLASSES, BLOCK_BYTES = 6_000, 50, 4_000
-RUN_SECONDS = 2.0
-"""About how long a run computes."""
+ROWS, CLASSES, BLOCK_BYTES = 2_000, 50, 4_000
+BLOCKS = ROWS * CLASSES * 4 // BLOCK_BYTES
+MOST_BLOCKS = BLOCKS // 6
+"""Blocks that a run commits at most before it is killed."""
+
+BLOCK_SECONDS = 0.03
+"""About how long a block takes: the moment of a kill within it is random."""
 
 Version = tuple[int, int]
+
+forked = multiprocessing.get_context("forkserver")
+forked.set_forkserver_preload(["ready_to_evaluate"])
 
 
 def tensors(version: Version) -> dict[str, Any]:
@@ -53,38 +66,80 @@ def write(folder: Path, version: Version, chance: random.Random) -> None:
             (folder / "new.npy").rename(path)
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "softxent_service.cli", "evaluate"]
-    command += [str(folder / "logits.npy"), str(folder / "labels.npy"), f"--output={folder}/out"]
-    command += ["--outputs=loss,gradient", "--threads=1", f"--block-bytes={BLOCK_BYTES}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(folder: Path) -> ForkServerProcess:
+    inputs = [str(folder / "logits.npy"), str(folder / "labels.npy"), f"--output={folder}/out"]
+    flags = ["--outputs=loss,gradient", "--threads=1", f"--block-bytes={BLOCK_BYTES}"]
+    process = forked.Process(target=evaluate, args=(*inputs, *flags))
+    process.start()
+    return process
 
 
 def finish(folder: Path) -> str:
     """Run to the end, and return a hash of the result."""
     process = start(folder)
-    told = process.communicate(timeout=240)[1]
-    assert process.returncode == 0, told
-    group: Any = zarr.open_group(str(folder / "out"), mode="r")
+    process.join()
+    assert process.exitcode == 0
     assert not (folder / "out" / ".softxent").exists()
+    return digest(folder)
+
+
+def digest(folder: Path) -> str:
+    group: Any = zarr.open_group(str(folder / "out"), mode="r")
     sums = [group.attrs[name] for name in ("loss_sum", "weight_sum", "count", "mean")]
     data = group["loss"][:].tobytes() + group["gradient"][:].tobytes() + str(sums).encode()
     return hashlib.sha256(data).hexdigest()
 
 
-def killed(folder: Path, chance: random.Random) -> int:
-    """Kill a run at a random moment; return how many blocks were committed then."""
+def records(folder: Path) -> set[tuple[str, int]]:
+    """Return the records of blocks that are there, one that is written anew as another."""
+    found = set()
+    try:
+        for entry in os.scandir(folder / "out" / ".softxent" / "blocks"):
+            if entry.name.isdigit():
+                found.add((entry.name, entry.stat().st_mtime_ns))
+    except FileNotFoundError:
+        # They are being removed, or there are none yet.
+        pass
+    return found
+
+
+def is_whole(folder: Path) -> bool:
+    return (folder / "out" / "zarr.json").exists()
+
+
+def begun(folder: Path) -> int:
+    """Return when the half-done result was begun or gone on with; 0 where there is none."""
+    try:
+        return (folder / "out" / ".softxent" / "job.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def moment(folder: Path, chance: random.Random, *, changed: bool) -> Callable[[], bool]:
+    """Choose when to kill a run that starts now; return what tells that the moment has come."""
+    before, was_begun = records(folder), begun(folder)
+    blocks = chance.randrange(1, MOST_BLOCKS)
+    moments: dict[str, Callable[[], bool]] = {
+        "job.json is written": lambda: begun(folder) != was_begun,
+        "blocks are committed": lambda: len(records(folder) - before) >= blocks,
+        "the result is whole": lambda: is_whole(folder),
+    }
+    if changed and before:
+        moments["old blocks are removed"] = lambda: bool(before - records(folder))
+    return moments[chance.choices(list(moments), [2, 7, 1, 3][: len(moments)])[0]]
+
+
+def killed(folder: Path, chance: random.Random, *, changed: bool) -> bool:
+    """Kill a run at a random moment; return whether it had not ended by itself before."""
+    has_come = moment(folder, chance, changed=changed)
     process = start(folder)
-    blocks = folder / "out" / ".softxent" / "blocks"
-    before = set(os.listdir(blocks)) if blocks.exists() else set()
-    if chance.random() < 0.8:
-        # Imports take longer than the run: most kills wait until it writes.
-        while process.poll() is None and not (blocks.exists() and set(os.listdir(blocks)) - before):
-            time.sleep(0.01)
-    time.sleep(chance.uniform(0, RUN_SECONDS))
+    while process.exitcode is None and not has_come():
+        process.join(0.005)
+    process.join(chance.uniform(0, BLOCK_SECONDS))
     process.kill()
-    process.communicate()
-    return len(os.listdir(blocks)) if blocks.exists() else 0
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 @pytest.fixture(scope="module")
@@ -99,22 +154,49 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[Version, str]:
     return wanted
 
 
+@dataclass
+class Round:
+    """One folder, whose inputs change and whose runs are killed."""
+
+    folder: Path
+    wanted: dict[Version, str]
+    chance: random.Random
+    version: Version = (0, 0)
+    changed: bool = False
+    kills: int = 0
+    told: list[str] = field(default_factory=list)
+
+    def kill(self, *, change: bool) -> None:
+        """Kill a run; replace the inputs afterwards where `change` says so."""
+        while not killed(self.folder, self.chance, changed=self.changed):
+            self.changed = False
+            self.take_whole()
+        self.kills += 1
+        self.told.append(f"{len(records(self.folder))}{'*' if change else ''}")
+        if is_whole(self.folder):
+            self.told[-1] = f"whole{'*' if change else ''}"
+            self.take_whole()
+        self.changed = change
+        if change:
+            # Versions of before come back as well.
+            self.version = self.chance.choice([v for v in self.wanted if v != self.version])
+            write(self.folder, self.version, self.chance)
+
+    def take_whole(self) -> None:
+        """Check a result that is whole, and remove it: of other inputs it would be refused."""
+        assert digest(self.folder) == self.wanted[self.version]
+        shutil.rmtree(self.folder / "out")
+
+
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_killed_evaluation_ends_as_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[Version, str], number: int
 ) -> None:
-    chance = random.Random(number)
-    version: Version = (0, 0)
-    write(tmp_path, version, chance)
-    told = []
+    one = Round(tmp_path, undisturbed, random.Random(number))
+    write(tmp_path, one.version, one.chance)
     for kill in range(KILLS_A_ROUND):
-        done = killed(tmp_path, chance)
-        change = (number + kill) % 2 == 0
-        if change:
-            # Versions of before come back as well.
-            others = [v for v in undisturbed if v != version]
-            version = chance.choice(others)
-            write(tmp_path, version, chance)
-        told.append(f"{done}{'*' if change else ''}")
-    assert finish(tmp_path) == undisturbed[version]
-    tell(f"round {number}: blocks at each kill (* inputs replaced): {' '.join(told)}")
+        one.kill(change=(number + kill) % 2 == 0)
+    assert finish(tmp_path) == undisturbed[one.version]
+    told = " ".join(one.told)
+    tell(f"round {number}: {one.kills} kills; blocks at each (* inputs replaced): {told}")

@@ -181,7 +181,8 @@ def fault_of(job: Job, block: int, error: SoftxentError) -> Fault:
 def _begin(job: Job, numerics: int) -> Result:
     if numerics != softxent.NUMERICS_VERSION:
         raise NumericsError(
-            f"this worker has numerics {softxent.NUMERICS_VERSION}, the runner {numerics}"
+            f"this worker has numerics {softxent.NUMERICS_VERSION}, the runner {numerics}; run"
+            " releases of the same numerics"
         )
     return Result(job)
 

@@ -1,4 +1,4 @@
-"""What a mean divides by, found before the first derivative is written: one pass over targets."""
+"""The divisor of a mean, found before the first derivative is written, and its range."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from softxent import Options
+from softxent.batch import check_batch
 from softxent.errors import RowsError
 from softxent.parts import RowSums, weigh_part
-from softxent.reduction import mean_divisor
+from softxent.reduction import mean_divisor, refuse_weights_out_of_range
 from softxent_service.jobs.acceptance import at_rows
 from softxent_service.jobs.arrays import StoredArray
-from softxent_service.jobs.job import Job
+from softxent_service.jobs.job import PER_CLASS, Job
 from softxent_service.jobs.specification import DIVIDED
 
 VALUES = 1 << 20
@@ -57,18 +61,65 @@ def _sums(
     # A soft target belongs to no single class.
     weighs = "class_weights" in arrays and not soft
     whole = {"class_weights": arrays["class_weights"].read()} if weighs else {}
-    values = max(math.prod(array.shape[1:]) for array in weighed.values())
-    step = max(1, VALUES // max(1, values))
-    for first in range(0, plan.entries, step):
-        entries = slice(first, min(first + step, plan.entries))
+    for entries in _pieces(weighed, plan.entries):
         some = {name: _by_row(name, array, entries) for name, array in weighed.items()}
         try:
             yield weigh_part({**some, **whole}, options, classes=plan.classes, num_threads=1)
         except RowsError as error:
-            raise at_rows(error, first * plan.rows_an_entry) from None
+            raise at_rows(error, entries.start * plan.rows_an_entry) from None
+
+
+def _pieces(arrays: Mapping[str, StoredArray], entries: int) -> Iterator[slice]:
+    """Yield the entries of some arrays that are read together."""
+    values = max(math.prod(array.shape[1:]) for array in arrays.values())
+    step = max(1, VALUES // max(1, values))
+    for first in range(0, entries, step):
+        yield slice(first, min(first + step, entries))
 
 
 def _by_row(name: str, array: StoredArray, entries: slice) -> Any:
     """Return some values as [n], those of a top-k target as [n, K]."""
     values = array.read(entries)
     return values.reshape(-1, values.shape[-1]) if name in TOP_K else values.reshape(-1)
+
+
+def check_weights(job: Job, arrays: Mapping[str, StoredArray], divisor: float) -> None:
+    """Refuse weights with which the mean is lost, as the library does: by all rows together.
+
+    Raises:
+        WeightError, OptionError: weights and scale are too small, or add up to too much.
+        StorageError: the weights cannot be read.
+    """
+    options = job.specification.options
+    if options.reduction != "mean":
+        return
+    given = {name: arrays[name].read() for name in PER_CLASS if name in arrays}
+    heaviest = 0
+    if "row_weights" in arrays:
+        heaviest, weight = _heaviest_row(arrays["row_weights"], job.plan.entries)
+        given["row_weights"] = np.array([weight])
+    try:
+        _refuse_out_of_range(job, given, options, divisor)
+    except RowsError as error:
+        raise at_rows(error, heaviest) from None
+
+
+def _refuse_out_of_range(
+    job: Job, weights: Mapping[str, Any], options: Options, divisor: float
+) -> None:
+    """Judge the weights by a batch of one row, which weighs what the heaviest one does."""
+    logits = np.zeros((1, job.plan.classes), job.computed)
+    batch = check_batch({"logits": logits, "labels": np.zeros(1, np.int64), **weights})
+    refuse_weights_out_of_range(batch, options, divisor)
+
+
+def _heaviest_row(weights: StoredArray, entries: int) -> tuple[int, float]:
+    """Return the row of the largest weight, and that; 0 stands for what is no weight."""
+    row, largest, passed = 0, 0.0, 0
+    for piece in _pieces({"row_weights": weights}, entries):
+        values = weights.read(piece).reshape(-1).astype(np.float64)
+        values[~np.isfinite(values)] = 0.0
+        if values.size and values.max() > largest:
+            row, largest = passed + int(values.argmax()), float(values.max())
+        passed += values.size
+    return row, largest

@@ -22,9 +22,10 @@ from distributed.comm.core import CommClosedError
 
 import softxent
 from softxent.errors import SoftxentError
+from softxent.reduction import mean_divisor
 from softxent_service.jobs.blocks import Fault, Outcome, evaluate_blocks
 from softxent_service.jobs.cluster import Cluster, ClusterLostError, reached
-from softxent_service.jobs.divisor import find_divisor
+from softxent_service.jobs.divisor import check_weights, find_divisor
 from softxent_service.jobs.failure import JobFailedError
 from softxent_service.jobs.graph import block_graph
 from softxent_service.jobs.grouping import Grouping
@@ -71,9 +72,14 @@ def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[st
         if known is None:
             result.clear()
         divisor = _known_divisor(known) if known else find_divisor(job, arrays)
+        if divisor is not None:
+            check_weights(job, arrays, divisor)
         result.begin(arrays["logits"], divisor)
         tally = result.finished() if known else Tally()
         _Run(job.begun(divisor), cluster, tally, report, stops).all_blocks()
+        if divisor is None:
+            options, sums = job.specification.options, tally.sums
+            check_weights(job, arrays, mean_divisor(options, sums.weight_sum, sums.count))
         job.check_versions({name: array.version() for name, array in arrays.items()})
         return result.finish(tally)
     except SoftxentError as error:

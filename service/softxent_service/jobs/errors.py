@@ -68,7 +68,10 @@ class QueueFullError(SoftxentError):
     slug = "queue-full"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} jobs wait already, the most that may (queued_jobs)")
+        super().__init__(
+            f"{limit} jobs wait already, the most that may (queued_jobs); submit again when one has"
+            " begun"
+        )
         self.limit = limit
 
     def details(self) -> dict[str, object]:

@@ -106,8 +106,12 @@ class Job:
             asked = self.specification.options.output_dtype
             stored = BFLOAT16 if asked == "bfloat16" else np.dtype(asked or logits)
             return self.shape, stored
-        computed = np.dtype(np.float64 if self.dtype == "float64" else np.float32)
-        return self.shape[:-1], np.dtype(INTEGERS[name]) if name in INTEGERS else computed
+        return self.shape[:-1], np.dtype(INTEGERS[name]) if name in INTEGERS else self.computed
+
+    @property
+    def computed(self) -> np.dtype[Any]:
+        """Return the dtype of computation, which outputs of one value a row have."""
+        return np.dtype(np.float64 if self.dtype == "float64" else np.float32)
 
     @property
     def arrays_out(self) -> tuple[str, ...]:

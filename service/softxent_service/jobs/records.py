@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
+import re
 import threading
 import uuid
 from collections import Counter
@@ -55,6 +57,10 @@ STATES: dict[str, State] = {
 
 MOST_COUNTED = 10_000
 """Jobs that are counted for who watches; beyond that it is enough to know that there are many."""
+
+
+_NOT_OURS = re.compile(r"unable to open|readonly|Permission denied|File exists|Not a directory")
+"""What is said of a file that this process may not open, make or write to."""
 
 
 class Records:
@@ -235,21 +241,39 @@ class Records:
                 client = self._client
             yield client
         except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
-            reason = " ".join(str(getattr(error, "orig", error)).split())[:200]
-            raise JobsUnavailableError(
-                f"the records of jobs cannot be reached: {reason}"
-            ) from error
+            raise _unavailable(error, self.url) from error
+
+
+def _unavailable(error: Exception, url: str) -> JobsUnavailableError:
+    """Return the error of records that cannot be reached; a file of them is named, and who asks."""
+    reason = " ".join(str(getattr(error, "orig", error)).split())[:200]
+    told = f"the records of jobs cannot be reached: {reason}"
+    database = sa.make_url(url)
+    if database.get_backend_name() == "sqlite" and _NOT_OURS.search(reason):
+        told += (
+            f" ({database.database}, by user {os.getuid()} of group {os.getgid()}); let this user"
+            " write to the folder, or name another with --data, or a database with --database"
+        )
+    return JobsUnavailableError(told)
 
 
 def database_url(database: str | None, data: Path) -> str:
-    """Return the URL of the database: the one given, or SQLite in the data directory."""
+    """Return the URL of the database: the one given, or SQLite in the data directory.
+
+    Raises:
+        JobsUnavailableError: the data directory cannot be made.
+    """
     if database:
         # A database that does not know its encoding would give bytes in place of text.
         url = sa.make_url(database)
         url = url.update_query_dict({"client_encoding": "utf8", **url.query})
         return url.render_as_string(hide_password=False)
-    data.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{data.absolute()}/jobs.sqlite"
+    url = f"sqlite:///{data.absolute()}/jobs.sqlite"
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unavailable(error, url) from error
+    return url
 
 
 def id_of(key: str | None) -> str:

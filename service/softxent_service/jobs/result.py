@@ -24,7 +24,7 @@ import zarr
 import softxent
 from softxent.errors import as_json
 from softxent.evaluations import PER_LOGIT
-from softxent.reduction import mean_divisor, reduced_loss
+from softxent.reduction import mean_divisor, reduced_loss, refuse_infinite_sums
 from softxent_service.jobs.arrays import StoredArray, create_array, open_to_write, write_rows
 from softxent_service.jobs.errors import NumericsError, OutputInUseError
 from softxent_service.jobs.job import FORMAT, Job
@@ -223,13 +223,18 @@ class Result:
 
         Raises:
             EmptyReductionError: the mean divides by 0 and `empty` is "error".
+            NonFiniteError: a sum or the mean is beyond float64, and `non_finite` is "error".
             StorageError: it cannot be written.
         """
-        attributes = attributes_of(self._job, tally)
-        options = self._job.specification.options
+        options, sums = self._job.specification.options, tally.sums
+        totals = {"loss_sum": sums.loss_sum, "weight_sum": sums.weight_sum}
         if "loss" in options.outputs and options.reduction != "none":
-            divisor = mean_divisor(options, tally.sums.weight_sum, tally.sums.count)
-            self._write_whole("loss", reduced_loss(options, tally.sums.loss_sum, divisor))
+            divisor = mean_divisor(options, sums.weight_sum, sums.count)
+            totals["loss"] = reduced_loss(options, sums.loss_sum, divisor)
+        refuse_infinite_sums(options, totals)
+        attributes = attributes_of(self._job, tally)
+        if "loss" in totals:
+            self._write_whole("loss", totals["loss"])
         if tally.skipped:
             self._write_whole(SKIPPED, np.array(sorted(tally.skipped), np.int64))
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}

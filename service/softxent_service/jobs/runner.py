@@ -231,9 +231,10 @@ class _Watch:
 
     def _look(self) -> None:
         with contextlib.suppress(JobsUnavailableError):
-            if self._progress is not None:
-                self._records.report(self._job_id, self._progress)
             self._lost = not self._is_ours()
+            # The record of a job that has ended does not change: who watched it was told the end.
+            if self._progress is not None and not self._lost:
+                self._records.report(self._job_id, self._progress)
 
     def _is_ours(self) -> bool:
         try:
