@@ -152,7 +152,7 @@ def result_of_other_numerics(folder: Path) -> None:
 
 
 def full_queue(folder: Path) -> None:
-    settings = replace(Settings(), data=folder / "data", roots=(f"file://{folder}",), queued_jobs=1)
+    settings = replace(Settings(), data=folder / "data", roots=f"file://{folder}", queued_jobs=1)
     full = records(folder)
     try:
         service = JobService(settings, full)
