@@ -215,8 +215,15 @@ class SeaweedFS(Part):
 
     def _keeps_an_object(self) -> bool:
         """Read what was written before a kill, and write it again."""
-        where = {name.lower(): value for name, value in self.environment_of_clients.items()}
-        store = S3Store(BUCKET, config=where, retry_config={"max_retries": 0})
+        store = S3Store(
+            BUCKET,
+            endpoint=f"http://127.0.0.1:{self.port}",
+            access_key_id=KEY,
+            secret_access_key=SECRET,
+            region="us-east-1",
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
         if self._has_object:
             store.get("ready").bytes()
         store.put("ready", b"yes")
