@@ -241,7 +241,8 @@ def test_every_spelling_means_one_route_to_all_who_ask(
     texts = {name: text for name, (text, _) in keys.items()}
     requests = list(matrix())[::EVERY]
     assert len(requests) >= 3_000
-    before, lines_before = counted(url, texts["all"]), logged(service)
+    marked(service, "first")
+    lines_before, before = logged(service), counted(url, texts["all"])
     found = statuses(url, requests, texts)
     both = zip(requests, found, strict=True)
     wrong = [(one, status) for one, status in both if one.status != status]
@@ -249,10 +250,15 @@ def test_every_spelling_means_one_route_to_all_who_ask(
     wanted = Counter((one.route, str(one.status)) for one in requests)
     # The count of the request that asks for counts comes with the next one.
     assert counted(url, texts["all"]) - before == wanted + Counter({("/metrics", "200"): 1})
-    httpx.get(f"{url}/v2/health/live", headers={"user-agent": "last"})
-    service.wait_for(r'"agent":"last"')
+    marked(service, "last")
     more = Counter({("/metrics", "200"): 2, ("/v2/health/live", "200"): 1})
     assert logged(service) - lines_before == wanted + more
+
+
+def marked(service: Service, agent: str) -> None:
+    """Wait until every request that was answered so far has its line in the log."""
+    httpx.get(f"{service.url()}/v2/health/live", headers={"user-agent": agent})
+    service.wait_for(rf'"agent":"{agent}"')
 
 
 def logged(service: Service) -> Counter[tuple[str, str]]:
