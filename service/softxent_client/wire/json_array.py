@@ -74,11 +74,9 @@ class ArrayReader:
             window: what follows of the document; `last` says that nothing comes after it.
             last: see there.
         """
-        if self._plain:
-            size = self._plain_piece(window)
-            if size:
-                return size + 1, False
-            self._plain = False
+        if self._plain and (plain := self._plain_piece(window)):
+            return plain + 1, False
+        self._plain = False
         marks = Marks(window, self._depth)
         size = marks.end if marks.end is not None else marks.last_comma
         if size is None:
