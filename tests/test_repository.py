@@ -63,7 +63,9 @@ def python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("words", [r"(?<!jax\.)\bn?jit\(", r"@(numba\.)?n?jit\b", r"\bnumba\.jit\b"])
+@pytest.mark.parametrize(
+    "words", [r"(?<!jax\.)\bn?jit\(", r"@(numba\.)?n?jit\b", r"\bnumba\.jit\b"]
+)
 def test_one_module_decides_how_code_is_compiled(words: str) -> None:
     places = [path for path in SOURCES if re.search(words, path.read_text(encoding="utf-8"))]
     assert [path for path in places if path != COMPILATION] == []

@@ -75,8 +75,9 @@ def test_every_value_is_read_and_written(dtype: np.dtype[Any]) -> None:
 @pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-4, 1.0, 6e4, 1e30])
 def test_gradients_over_the_whole_range_of_the_format(scale: float, dtype: np.dtype[Any]) -> None:
     logits, labels = batch((2000, 40), dtype)
-    half = cross_entropy(logits, labels, scale=scale, outputs=ALL)
-    single = cross_entropy(logits.astype(np.float32), labels, scale=scale, outputs=ALL)
+    options: dict[str, Any] = {"scale": scale, "outputs": ALL, "non_finite": "propagate"}
+    half = cross_entropy(logits, labels, **options)
+    single = cross_entropy(logits.astype(np.float32), labels, **options)
     with np.errstate(over="ignore"):
         assert_rounded(half, single, dtype)
 

@@ -252,7 +252,7 @@ def test_a_client_that_is_gone_costs_no_further_turn() -> None:
 
     asyncio.run(call(gone=False))
     asyncio.run(call(gone=True))
-    assert statuses == [200, 400]
+    assert statuses == [200, 499]
 
 
 def test_turns_go_in_order_and_past_those_that_gave_up() -> None:

@@ -187,19 +187,28 @@ def test_an_answer_says_where_its_time_went(service_url: str) -> None:
     assert "server-timing" not in post(service_url, b"{").headers
 
 
+class Faulty(Readiness):
+    """Fails where the service is asked what it is."""
+
+    @property
+    def threading_layer(self) -> str | None:
+        raise ZeroDivisionError
+
+
 def test_a_fault_is_counted_and_has_an_id(tmp_path: Path) -> None:
     # With a data directory that has jobs of before, who counts them would start their runner here.
-    app = create_app(Settings(data=tmp_path), Readiness())
-    app.add_api_route("/fault", lambda: 1 // 0)
+    app = create_app(Settings(data=tmp_path), Faulty())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
 
     async def ask() -> tuple[httpx.Response, str]:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             headers = {"x-request-id": "faulty"}
-            return await client.get("/fault", headers=headers), (await client.get("/metrics")).text
+            return await client.get("/v1/info", headers=headers), (
+                await client.get("/metrics")
+            ).text
 
     answer, counted = asyncio.run(ask())
     assert_problem(answer, 500, "internal-error")
     assert answer.headers["x-request-id"] == "faulty"
-    assert 'softxent_requests_total{route="/fault",status="500"} 1.0' in counted
+    assert 'softxent_requests_total{route="/v1/info",status="500"} 1.0' in counted
     assert 'softxent_refusals_total{reason="internal-error"} 1.0' in counted

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "not-ready": "a service that starts (test_service_process)",
     "draining": "a service that stops (test_service_process)",
     "numerics-changed": "another release (test_job_resume)",
+    "input-changed": "an input that changes under a job (test_job_stale_service)",
     "queue-full": "jobs that do not end (test_job_queue)",
     "jobs-unavailable": "a database that is gone (test_job_service)",
     "invalid-region": "regions (test_service_oip_regions)",

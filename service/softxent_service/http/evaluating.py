@@ -149,6 +149,9 @@ def answer_bytes(asked: Question, out: Mapping[str, Array]) -> int:
 def _in_place(asked: Question) -> dict[str, Array]:
     """Return what takes the logits' place."""
     logits, options = asked.tensors["logits"], asked.options
+    if "log_probabilities" in options.outputs:
+        # Whether one of -Infinity is a result or an overflow is seen from the logits.
+        return {}
     if logits.flags.writeable and options.output_dtype in (None, logits.dtype.name):
         for name in IN_PLACE:
             if name in options.outputs:
