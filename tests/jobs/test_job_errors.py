@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,7 @@ def result_of_other_numerics(folder: Path) -> None:
 
 
 def full_queue(folder: Path) -> None:
-    settings = replace(Settings(), data=folder / "data", roots=f"file://{folder}", queued_jobs=1)
+    settings = Settings(data=folder / "data", roots=f"file://{folder}", queued_jobs=1)
     full = records(folder)
     try:
         service = JobService(settings, full)

@@ -41,7 +41,7 @@ def url(data: Path) -> Iterator[str]:
 
 @pytest.fixture
 def arrays(data: Path, request: pytest.FixtureRequest) -> Path:
-    folder = Path(data / "arrays" / request.node.name)
+    folder: Path = data / "arrays" / request.node.name
     folder.mkdir()
     save(folder, batch(ROWS, CLASSES))
     return folder

@@ -95,9 +95,10 @@ def records(folder: Path) -> set[tuple[str, int]]:
     """Return the records of blocks that are there, one that is written anew as another."""
     found = set()
     try:
-        for entry in os.scandir(folder / "out" / ".softxent" / "blocks"):
-            if entry.name.isdigit():
-                found.add((entry.name, entry.stat().st_mtime_ns))
+        with os.scandir(folder / "out" / ".softxent" / "blocks") as entries:
+            for entry in entries:
+                if entry.name.isdigit():
+                    found.add((entry.name, entry.stat().st_mtime_ns))
     except FileNotFoundError:
         # They are being removed, or there are none yet.
         pass

@@ -268,12 +268,12 @@ def database_url(database: str | None, data: Path) -> str:
         url = sa.make_url(database)
         url = url.update_query_dict({"client_encoding": "utf8", **url.query})
         return url.render_as_string(hide_password=False)
-    url = f"sqlite:///{data.absolute()}/jobs.sqlite"
+    file = f"sqlite:///{data.absolute()}/jobs.sqlite"
     try:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unavailable(error, url) from error
-    return url
+        raise _unavailable(error, file) from error
+    return file
 
 
 def id_of(key: str | None) -> str:
