@@ -120,6 +120,7 @@ def test_what_numpy_cannot_read_is_refused_by_name() -> None:
         def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
             raise TypeError("bfloat16 has no array")
 
-    with pytest.raises(TensorError, match="logits is not a rectangular array") as caught:
+    said = "logits, a NoArray, cannot be read as an array: bfloat16 has no array"
+    with pytest.raises(TensorError, match=said) as caught:
         cross_entropy(NoArray(), [0])
     assert caught.value.field == "logits"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -74,9 +75,12 @@ class RouteTable:
             for prefix in ("", base_path)
             if "{" not in path
         }
-        if "/" in declared:
-            # The base path alone, without a slash behind it, is the first page.
-            self._fixed.setdefault(base_path or "/", Match("/", declared["/"][1], prefix=base_path))
+        if base_path and "/" in declared:
+            # The page's links are relative: read at the base path alone they would lead out of it.
+            to_page = RedirectResponse(base_path + "/", 308)
+            self._fixed[base_path] = Match(
+                "/", dict.fromkeys(declared["/"][1], to_page), prefix=base_path
+            )
         self._templates = [
             (regex, path, endpoints) for path, (regex, endpoints) in declared.items() if "{" in path
         ]
