@@ -75,8 +75,16 @@ def test_a_long_row_says_what_it_leaves_out() -> None:
         (["1", "2", "--target-probabilities", "1,"], 2, "'' is not a number"),
         (["1", "2"], 1, "give exactly one of label and target_probabilities"),
         (["1", "2", "--label", "2"], 1, "label 2 lies outside [0, 2)"),
-        (["1", "nan", "--label", "0"], 1, "logits are not finite in 1 of 2 classes, first in class 1"),
-        (["1", "2", "--target-probabilities", "1,1"], 1, "target_probabilities must sum to 1 within 1e-06, not to 2.0"),
+        (
+            ["1", "nan", "--label", "0"],
+            1,
+            "logits are not finite in 1 of 2 classes, first in class 1",
+        ),
+        (
+            ["1", "2", "--target-probabilities", "1,1"],
+            1,
+            "target_probabilities must sum to 1 within 1e-06, not to 2.0",
+        ),
     ],
 )
 def test_what_is_refused(arguments: list[str], status: int, says: str) -> None:
