@@ -7,6 +7,7 @@ piece holds the interpreter's lock for long.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -196,15 +197,13 @@ class ArrayReader:
         raise ragged(self._name, rows.length or 0, [*wrong, (row, value)], len(wrong) + 1)
 
     def _converted(self, items: list[Any], rows_begin: Array) -> Array:
-        convert = self._kind.convert
-        values = np.zeros(len(items), self._kind.dtype)
-        converted = [convert(item) for item in items]
-        wrong = [place for place, value in enumerate(converted) if value is None]
-        for place in wrong:
-            converted[place] = 0
-        values[:] = converted
-        self._note(0, self._faults, np.array(wrong, np.int64), items, rows_begin)
-        return values
+        converted = self._kind.convert_all(items)
+        if None not in converted:
+            return np.array(converted, self._kind.dtype)
+        wrong = np.array([value is None for value in converted]).nonzero()[0]
+        self._note(0, self._faults, wrong, items, rows_begin)
+        # Nothing of an array with faults is used.
+        return np.zeros(len(items), self._kind.dtype)
 
     def _store(self, values: Array, text: bytes, rows_begin: Array) -> None:
         narrow = self._narrow(values, lambda: text)
@@ -263,12 +262,14 @@ class ArrayReader:
 
 
 def _leaves(root: Any) -> list[Any]:
-    values: list[Any] = []
-    for value in root:
-        if type(value) is simdjson.Array:
-            values += _leaves(value)
+    values: list[Any] = root.as_list()
+    kinds = set(map(type, values))
+    while list in kinds:
+        if len(kinds) == 1:
+            values = list(itertools.chain.from_iterable(values))
         else:
-            values.append(value)
+            values = [leaf for v in values for leaf in (v if type(v) is list else (v,))]
+        kinds = set(map(type, values))
     return values
 
 

@@ -32,6 +32,9 @@ SHORT = 12
 k / 10^q, k < 10^12, q < 12, differs from j / 2^f, j < 2^25, not at all or by more than half a step
 of float64."""
 
+MEDIUM = 64
+"""Texts of no more characters are compared as integers."""
+
 SHORT_DOCUMENT = 8 << 10
 """Documents of no more bytes are not looked through for slow numbers: that took 10 us."""
 
@@ -78,12 +81,25 @@ def _cast(wide: Array, dtype: np.dtype[Any]) -> Array:
 def _toward(number: float, text: Any) -> float:
     """Return `number`, or the float64 next to it on the side of the exact value `text`."""
     if type(text) is bytes:
-        if len(text) <= SHORT and b"e" not in text and b"E" not in text:
+        plain = b"e" not in text and b"E" not in text
+        if plain and len(text) <= SHORT:
             return number
+        if plain and len(text) <= MEDIUM:
+            return _toward_plain(number, text)
         text = Decimal(text.decode())
     if text == number:
         return number
     return math.nextafter(number, math.inf if text > number else -math.inf)
+
+
+def _toward_plain(number: float, text: bytes) -> float:
+    """Do `_toward` for a short text without exponent, in integers: a third of the time."""
+    whole, _, fraction = text.partition(b".")
+    numerator, denominator = number.as_integer_ratio()
+    given, exact = int(whole + fraction) * denominator, numerator * 10 ** len(fraction)
+    if given == exact:
+        return number
+    return math.nextafter(number, math.inf if given > exact else -math.inf)
 
 
 def digits_of_piece(text: bytes) -> list[bytes]:

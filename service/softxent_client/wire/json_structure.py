@@ -135,6 +135,7 @@ class Marks:
         self._order = np.argsort(depths, kind="stable")
         counts = np.bincount(depths + 1, minlength=self._depth + 3)
         self._bounds: list[int] = np.cumsum(counts).tolist()
+        self._at: dict[int, tuple[Array, Array]] = {}
 
     @property
     def _is_comma(self) -> Array:
@@ -166,11 +167,13 @@ class Marks:
 
     def at(self, depth: int) -> tuple[Array, Array]:
         """Return which brackets begin and which end arrays of this depth."""
-        bounds: list[int] = [*self._bounds[depth : depth + 2], 0, 0]
-        first, last = bounds[:2]
-        which = self._order[first:last]
-        begins = self._opens[which]
-        return which[begins], which[~begins]
+        if depth not in self._at:
+            bounds: list[int] = [*self._bounds[depth : depth + 2], 0, 0]
+            first, last = bounds[:2]
+            which = self._order[first:last]
+            begins = self._opens[which]
+            self._at[depth] = which[begins], which[~begins]
+        return self._at[depth]
 
     def commas_before(self, place: int) -> int:
         """Return how many commas stand before a place."""
