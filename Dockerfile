@@ -28,7 +28,7 @@ RUN --mount=type=secret,id=ca_bundle,target=/run/ca_bundle,required=false \
 COPY kernels kernels
 RUN for level in x86-64-v3 x86-64-v4; do \
         NUMBA_CPU_NAME=$level NUMBA_CPU_FEATURES='' PYTHONPATH=kernels /opt/softxent/bin/python -c \
-        'from softxent.compiled.ahead import compile_all; compile_all(2)' || exit 1; \
+        'from softxent._kernels.loop.precompile import precompile; precompile(2)' || exit 1; \
     done
 COPY README.md LICENSE ./
 COPY service service
@@ -38,7 +38,7 @@ RUN tools/bin/uv build --quiet --wheel --no-build-isolation --python tools --off
         --python /opt/softxent dist/*.whl \
     && cd /opt/softxent/lib/python3*/site-packages \
     && rm -r {numba,numpy/*}/tests \
-    && mv /build/kernels/softxent/compiled/__pycache__/kernels-* softxent/compiled/__pycache__/
+    && mv /build/kernels/softxent/_kernels/__pycache__/kernels-* softxent/_kernels/__pycache__/
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="softxent" \

@@ -207,9 +207,9 @@ def small_table() -> None:
 WARM_UP = """
 import time
 began = time.perf_counter()
-from softxent import front
-front.warm_up()
-from softxent.compiled.compilation import cache_directory, compile_events
+from softxent import serving
+serving.warm_up()
+from softxent._kernels.build.compilation import cache_directory, compile_events
 print(time.perf_counter() - began, len(list(cache_directory().glob("*.nbi"))))
 """
 

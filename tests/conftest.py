@@ -25,7 +25,7 @@ settings.register_profile(
 def pytest_configure(config: pytest.Config) -> None:
     """Compile once, before there are workers that would each do it."""
     if not hasattr(config, "workerinput"):
-        from softxent.front import warm_up
+        from softxent.serving import warm_up
 
         warm_up()
 

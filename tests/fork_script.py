@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from fork_support import answer, in_child
-from softxent.front import threading_layer
+from softxent.serving import threading_layer
 
 
 def _pool(method: str) -> list[tuple[bytes, float]]:

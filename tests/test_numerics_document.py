@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import softxent
-from softxent.compiled.elementary import FLOAT32, FLOAT64
-from softxent.compiled.lanes import LANES
-from softxent.compiled.narrow import NARROW
+from softxent._kernels.math.elementary import FLOAT32, FLOAT64
+from softxent._kernels.row.small_rows import NARROW
+from softxent._kernels.simd.lanes import LANES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs/numerics.md").read_text(encoding="utf-8")

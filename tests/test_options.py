@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
+import softxent
 from softxent import OUTPUTS, OptionError, Options
 from softxent.evaluations import EVALUATIONS, OPTIONS, Evaluation
+from softxent.options import OptionKeywords
 
 LEGAL: list[tuple[dict[str, Any], str, Any]] = [
     ({"outputs": "loss"}, "outputs", ("loss",)),
+    ({"outputs": "rank,loss"}, "outputs", ("loss", "rank")),
     ({"outputs": ["gradient", "loss"]}, "outputs", ("loss", "gradient")),
     ({"outputs": OUTPUTS[::-1]}, "outputs", OUTPUTS),
     *[({"reduction": word}, "reduction", word) for word in ("none", "mean", "sum")],
@@ -54,10 +58,11 @@ LEGAL: list[tuple[dict[str, Any], str, Any]] = [
 
 ILLEGAL: list[tuple[dict[str, Any], str]] = [
     ({"outputs": ()}, "outputs"),
-    ({"outputs": "loss,gradient"}, "outputs"),
     ({"outputs": ("loss", "loss")}, "outputs"),
     ({"outputs": ("loss", "hessian")}, "outputs"),
     ({"outputs": ("Loss",)}, "outputs"),
+    ({"outputs": "loss,,rank"}, "outputs"),
+    ({"outputs": ""}, "outputs"),
     ({"outputs": None}, "outputs"),
     ({"outputs": [["loss"]]}, "outputs"),
     ({"outputs": np.array([1, 2])}, "outputs"),
@@ -172,3 +177,20 @@ def test_outputs_that_are_no_words_are_refused(outputs: Any) -> None:
     with pytest.raises(OptionError, match="unknown output") as refused:
         Options.from_keywords({"outputs": outputs})
     assert refused.value.field == "outputs"
+
+
+def test_help_shows_every_option_with_its_type_and_default() -> None:
+    shown = inspect.signature(softxent.cross_entropy).parameters
+    fields = {field.name: field for field in dataclasses.fields(Options)}
+    types = get_type_hints(Options)
+    assert set(get_type_hints(OptionKeywords)) == set(fields)
+    for name, field in fields.items():
+        assert (shown[name].default, shown[name].annotation) == (field.default, types[name])
+        assert shown[name].kind is inspect.Parameter.KEYWORD_ONLY
+    assert "outputs" not in inspect.signature(softxent.hessian_vector_product).parameters
+    assert list(inspect.signature(softxent.softmax).parameters)[-4:] == [
+        "softcap",
+        "temperature",
+        "non_finite",
+        "output_dtype",
+    ]

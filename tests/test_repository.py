@@ -16,7 +16,7 @@ import softxent
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*ROOT.glob("kernels/**/*.py"), *ROOT.glob("service/**/*.py")])
-COMPILATION = ROOT / "kernels/softxent/compiled/compilation.py"
+COMPILATION = ROOT / "kernels/softxent/_kernels/build/compilation.py"
 VERBS = (
     "run",
     "test",
@@ -183,3 +183,15 @@ def test_derivation_prints_what_it_shows() -> None:
 def test_relative_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", document.read_text(encoding="utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_form_has_a_place_in_the_kernels() -> None:
+    """The table at the end of the derivation names functions that are there."""
+    folder = ROOT / "kernels/softxent/_kernels"
+    table = text("docs/derivation.md").partition("## Where each form is computed")[2]
+    places = re.findall(r"`(\w+/\w+\.py)`: ((?:`\w+`(?:, )?)+)", table)
+    assert len(places) >= 13
+    for file, names in places:
+        source = (folder / file).read_text(encoding="utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^ *def {name}\(|^{name} = ", source, re.M), (file, name)

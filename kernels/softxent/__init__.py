@@ -24,20 +24,20 @@ from softxent.options import Options
 from softxent.results import CrossEntropyResult
 
 if TYPE_CHECKING:
-    from softxent.explanation import Explanation, explain
-    from softxent.front import (
+    from softxent._api import (
         cross_entropy,
         hessian_vector_product,
         log_softmax,
         logsumexp,
         softmax,
     )
-    from softxent.sharding import (
+    from softxent.blockwise.columns import (
         ClassPartials,
         class_cross_entropy,
         class_partials,
         combine_partials,
     )
+    from softxent.explanation import Explanation, explain
 
 __version__ = "0.1.0"
 
@@ -78,15 +78,15 @@ __all__ = [
 ]
 
 _LAZY = {
-    "cross_entropy": "softxent.front",
-    "hessian_vector_product": "softxent.front",
-    "log_softmax": "softxent.front",
-    "logsumexp": "softxent.front",
-    "softmax": "softxent.front",
-    "ClassPartials": "softxent.sharding",
-    "class_cross_entropy": "softxent.sharding",
-    "class_partials": "softxent.sharding",
-    "combine_partials": "softxent.sharding",
+    "cross_entropy": "softxent._api",
+    "hessian_vector_product": "softxent._api",
+    "log_softmax": "softxent._api",
+    "logsumexp": "softxent._api",
+    "softmax": "softxent._api",
+    "ClassPartials": "softxent.blockwise.columns",
+    "class_cross_entropy": "softxent.blockwise.columns",
+    "class_partials": "softxent.blockwise.columns",
+    "combine_partials": "softxent.blockwise.columns",
     "explain": "softxent.explanation",
     "Explanation": "softxent.explanation",
 }

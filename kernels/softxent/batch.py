@@ -6,16 +6,15 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from softxent._interop import as_numpy
 from softxent.errors import LabelError, TensorError, WeightError, named_rows
-from softxent.evaluations import CROSS_ENTROPY, PRODUCT, Evaluation
+from softxent.evaluations import CROSS_ENTROPY, DTYPES, PRODUCT, Evaluation
 from softxent.hints import unknown
-from softxent.option_values import DTYPES
 from softxent.results import Floats
 
 PER_ROW = (
@@ -31,12 +30,53 @@ PER_ROW = (
 """The tensors that are cut with the rows; of class masks those of two dimensions."""
 
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
+_INT64 = np.dtype(np.int64)
 _NONE = np.empty(0)
 _NO_INTEGERS = np.empty(0, np.int64)
 _NO_MASK = np.empty(0, np.uint8)
+_MOST_MASS = 1.0 + 2.0**-7
+
+_TARGETS = frozenset({"labels", "target_probabilities", "target_indices"})
 
 
-@dataclass(frozen=True, eq=False)
+class Layout(NamedTuple):
+    """What a plan depends on: all of a batch but its rows and values.
+
+    Attributes:
+        dtype: of the logits.
+        columns: how many the logits have; 0 without rows.
+        classes: C; more than columns where the logits are a block of them.
+        entries: K of a top-k target, else 0.
+        given: the tensors that are given, in order.
+        masks_rows: whether each row has a mask of its own.
+        most_mass: what the probabilities of a top-k row may add up to, for all their rounding.
+    """
+
+    dtype: np.dtype[Any]
+    columns: int
+    classes: int
+    entries: int
+    given: tuple[str, ...]
+    masks_rows: bool
+    most_mass: float
+
+    @property
+    def computed(self) -> np.dtype[Any]:
+        """Return the dtype of computation."""
+        return computed_dtype(self.dtype)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Return which targets are given."""
+        return _TARGETS.intersection(self.given)
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether there is a target beside or instead of labels."""
+        return self.kinds != {"labels"}
+
+
+@dataclass(eq=False, slots=True)
 class Batch:
     """A batch whose shapes and dtypes fit together; values of targets and weights are unchecked.
 
@@ -54,7 +94,6 @@ class Batch:
         class_mask: uint8 [C], the same for every row, or [N, C]; 0 where a class takes no part.
         vectors: [N, C] in the dtype of computation.
         classes: C; more than logits have columns where they are a block of them.
-        kinds: which targets were given: "labels", "target_probabilities", "target_indices".
         leading: the shape that [N] stands for.
         given: the tensors as arrays before they were converted, views of the caller's own memory
             wherever NumPy can see into it.
@@ -70,7 +109,6 @@ class Batch:
     class_mask: npt.NDArray[np.uint8]
     vectors: Floats
     classes: int
-    kinds: frozenset[str]
     leading: tuple[int, ...]
     given: Mapping[str, npt.NDArray[Any]]
 
@@ -106,8 +144,10 @@ class Batch:
     @property
     def most_mass(self) -> float:
         """Return what the probabilities of a top-k row may add up to, for all their rounding."""
+        if not self.target_log_probabilities.size:
+            return _MOST_MASS
         stored = dtype_name(self.target_log_probabilities.dtype)
-        return 1.0 + (2.0**-5 if stored == "bfloat16" else 2.0**-7)
+        return 1.0 + 2.0**-5 if stored == "bfloat16" else _MOST_MASS
 
     def lacks_target(self, tail: str) -> npt.NDArray[np.bool_]:
         """Return which rows [N] are ignored because their top-k target has no entry.
@@ -122,15 +162,28 @@ class Batch:
         return np.asarray(~entries.any(axis=1))
 
     @property
-    def has_only_labels(self) -> bool:
-        """Whether nothing stands beside logits and labels."""
-        beside = self.class_weights.size or self.row_weights.size or self.class_mask.size
-        return not (beside or self.vectors.size or self.kinds - {"labels"})
+    def kinds(self) -> frozenset[str]:
+        """Return which targets were given."""
+        return _TARGETS.intersection(self.given)
 
     @property
     def is_soft(self) -> bool:
         """Whether there is a target beside or instead of labels."""
         return self.kinds != {"labels"}
+
+    def layout(self) -> Layout:
+        """Return what a plan depends on."""
+        rows, columns = self.logits.shape
+        if not rows:
+            # Without rows, the number of classes costs no bytes and bounds nothing.
+            columns = classes = entries = 0
+        else:
+            classes = self.classes
+            entries = self.target_indices.shape[1] if self.target_indices.ndim == 2 else 0
+        masks_rows, given = self.class_mask.ndim == 2, tuple(self.given)
+        return Layout(
+            self.logits.dtype, columns, classes, entries, given, masks_rows, self.most_mass
+        )
 
 
 def check_batch(
@@ -155,31 +208,37 @@ def check_batch(
         LabelError: an unsigned label does not fit int64.
         WeightError: a class weight is negative or not finite.
     """
-    for name in tensors:
-        if name not in evaluation.tensors:
-            raise TensorError(unknown("tensor", name, evaluation.tensors), field=name)
     given = {
-        name: _array(name, as_numpy(name, value))
+        name: value if type(value) is np.ndarray else _array(name, as_numpy(name, value))
         for name, value in tensors.items()
         if value is not None
     }
-    if "logits" not in given:
-        raise TensorError("the tensor logits is required", field="logits")
-    if evaluation.name == PRODUCT and "vectors" not in given:
-        raise TensorError("the tensor vectors is required", field="vectors")
+    _check_names(tuple(tensors), tuple(given), evaluation)
     logits = _logits(given["logits"])
     leading, columns = logits.shape[:-1], logits.shape[-1]
     classes = columns if classes is None else classes
     others = _others(given, logits, classes)
     return Batch(
-        logits=logits.reshape(math.prod(leading), columns),
+        logits=logits if len(leading) == 1 else logits.reshape(math.prod(leading), columns),
         labels=_labels(given["labels"], logits.shape) if "labels" in given else _NO_INTEGERS,
         **others,
         classes=classes,
-        kinds=_kinds(given, evaluation),
         leading=leading,
         given=given,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _check_names(names: tuple[str, ...], given: tuple[str, ...], evaluation: Evaluation) -> None:
+    """Refuse tensors that an evaluation does not have, and the lack of those that it needs."""
+    for name in names:
+        if name not in evaluation.tensors:
+            raise TensorError(unknown("tensor", name, evaluation.tensors), field=name)
+    if "logits" not in given:
+        raise TensorError("the tensor logits is required", field="logits")
+    if evaluation.name == PRODUCT and "vectors" not in given:
+        raise TensorError("the tensor vectors is required", field="vectors")
+    _check_kinds(given, evaluation)
 
 
 def _others(given: Mapping[str, npt.NDArray[Any]], logits: Floats, classes: int) -> dict[str, Any]:
@@ -214,8 +273,12 @@ def empties(computed: np.dtype[Any]) -> dict[str, Any]:
     }
 
 
-def _kinds(given: Mapping[str, Any], evaluation: Evaluation) -> frozenset[str]:
-    kinds = frozenset(given) & {"labels", "target_probabilities", "target_indices"}
+def _check_kinds(given: tuple[str, ...], evaluation: Evaluation) -> None:
+    kinds = _TARGETS.intersection(given)
+    missing = {"target_indices", "target_log_probabilities"}.difference(given)
+    if len(missing) == 1:
+        (name,) = missing
+        raise TensorError(f"the tensor {name} is required for a top-k target", field=name)
     if not kinds and evaluation.has_target:
         raise TensorError(
             "a target is required: labels, target_probabilities, or target_indices with"
@@ -226,7 +289,6 @@ def _kinds(given: Mapping[str, Any], evaluation: Evaluation) -> frozenset[str]:
         raise TensorError(
             "target_indices cannot stand beside target_probabilities", field="target_indices"
         )
-    return kinds
 
 
 def _array(name: str, value: Any) -> npt.NDArray[Any]:
@@ -243,6 +305,8 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
 
 
 def _logits(logits: npt.NDArray[Any]) -> Floats:
+    if logits.dtype.kind in "iu":
+        logits = _exact_floats(logits)
     if dtype_name(logits.dtype) not in DTYPES:
         raise TensorError(
             f"logits must be one of {', '.join(DTYPES)}, not {logits.dtype}", field="logits"
@@ -255,12 +319,27 @@ def _logits(logits: npt.NDArray[Any]) -> Floats:
         raise TensorError(
             f"logits of shape {list(logits.shape)} have rows but no classes", field="logits"
         )
+    if logits.flags.c_contiguous and logits.dtype.isnative:
+        return logits
     return np.ascontiguousarray(logits, logits.dtype.newbyteorder("="))
+
+
+def _exact_floats(integers: npt.NDArray[Any]) -> Floats:
+    """Return integer logits as float64; those that it does not hold are refused."""
+    floats = integers.astype(np.float64)
+    if integers.dtype.itemsize == 8 and (np.abs(floats) >= 2.0**53).any():
+        raise TensorError(
+            "logits hold integers of 2^53 or more, which float64 may lack; pass floats",
+            field="logits",
+        )
+    return floats
 
 
 def _integers(
     name: str, integers: npt.NDArray[Any], shape: tuple[int, ...]
 ) -> npt.NDArray[np.int64]:
+    if integers.dtype == _INT64 and integers.shape == shape and integers.flags.c_contiguous:
+        return integers
     if integers.dtype.kind not in "iub":
         raise TensorError(f"{name} must be integers, not {integers.dtype}", field=name)
     _check_shape(name, integers.shape, shape)
@@ -316,13 +395,8 @@ def _top_k(
     given: Mapping[str, Any], leading: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     names = ("target_indices", "target_log_probabilities")
-    missing = [name for name in names if name not in given]
-    if len(missing) == 2:
+    if names[0] not in given:
         return _NO_INTEGERS, _NONE
-    if missing:
-        raise TensorError(
-            f"the tensor {missing[0]} is required for a top-k target", field=missing[0]
-        )
     logs = _reals(names[1], given[names[1]])
     if logs.ndim != len(leading) + 1:
         raise TensorError(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from softxent.batch import Batch
+from typing import Any
+
+import numpy as np
+
+from softxent.batch import Layout, dtype_name
 from softxent.errors import OptionError, TensorError
 from softxent.evaluations import PRODUCT
 from softxent.options import Options
 
 
-def refuse_illegal(batch: Batch, options: Options) -> None:
+def check_compatible(layout: Layout, options: Options) -> None:
     """Refuse options that mean nothing for a batch's target or dtype, or contradict it.
 
     Raises:
-        OptionError: an option does not apply.
+        OptionError: an option does not apply, or the output dtype is not there.
         TensorError: class weights stand beside a bucket.
     """
-    mixed = "labels" in batch.kinds and batch.is_soft
-    top_k = "target_indices" in batch.kinds
+    mixed = "labels" in layout.kinds and layout.is_soft
+    top_k = "target_indices" in layout.kinds
     if mixed and options.hard_weight is None:
         raise OptionError(
             "labels beside a soft target need hard_weight, the share of the label",
@@ -26,26 +30,27 @@ def refuse_illegal(batch: Batch, options: Options) -> None:
         raise OptionError(
             "hard_weight applies only to labels beside a soft target", field="hard_weight"
         )
-    if options.ignore_index not in (None, Options.ignore_index) and "labels" not in batch.kinds:
+    if options.ignore_index not in (None, Options.ignore_index) and "labels" not in layout.kinds:
         raise OptionError("ignore_index applies only to labels", field="ignore_index")
     if options.tail != "renormalize" and not top_k:
         raise OptionError("tail applies only to top-k targets", field="tail")
     if options.tail == "bucket":
-        _refuse_beside_bucket(batch, options)
-    _refuse_outputs(batch, options)
-    _refuse_temperature(batch, options)
+        _refuse_beside_bucket(layout, options)
+    _refuse_outputs(layout, options)
+    _refuse_temperature(layout, options)
+    stored_dtype(layout.dtype, options)
 
 
-def _refuse_beside_bucket(batch: Batch, options: Options) -> None:
+def _refuse_beside_bucket(layout: Layout, options: Options) -> None:
     if options.label_smoothing:
         raise OptionError("label_smoothing does not go with tail=bucket", field="label_smoothing")
-    if batch.class_weights.size:
+    if "class_weights" in layout.given:
         raise TensorError("class_weights do not go with tail=bucket", field="class_weights")
 
 
-def _refuse_outputs(batch: Batch, options: Options) -> None:
+def _refuse_outputs(layout: Layout, options: Options) -> None:
     for name in options.outputs:
-        if name in ("correct", "rank") and "labels" not in batch.kinds:
+        if name in ("correct", "rank") and "labels" not in layout.kinds:
             raise OptionError(f"the output {name} needs labels, which are not given", field=name)
         if name in ("hessian_diagonal", PRODUCT) and options.softcap is not None:
             raise OptionError(
@@ -53,12 +58,30 @@ def _refuse_outputs(batch: Batch, options: Options) -> None:
             )
 
 
-def _refuse_temperature(batch: Batch, options: Options) -> None:
+def _refuse_temperature(layout: Layout, options: Options) -> None:
     # Logits 2^128 apart, whose difference is no float32, then still differ by more than 2^8 in the
     # exponent, where the lesser one's share of a sum cannot be seen.
-    if batch.computed.itemsize == 4 and options.temperature >= 2.0**120:
+    if layout.computed.itemsize == 4 and options.temperature >= 2.0**120:
         raise OptionError(
             "temperature must be below 2^120, about 1.3e36, for logits computed in float32,"
             f" not {options.temperature!r}",
             field="temperature",
         )
+
+
+def stored_dtype(logits: np.dtype[Any], options: Options) -> np.dtype[Any]:
+    """Return the dtype of outputs of one value a logit.
+
+    Raises:
+        OptionError: it is bfloat16, and the package ml_dtypes is not installed.
+    """
+    if options.output_dtype in (None, dtype_name(logits)):
+        return logits
+    if options.output_dtype == "bfloat16":
+        try:
+            import ml_dtypes  # noqa: F401 - gives NumPy the name
+        except ImportError:
+            raise OptionError(
+                "output_dtype=bfloat16 needs the package ml_dtypes", field="output_dtype"
+            ) from None
+    return np.dtype(str(options.output_dtype))

@@ -35,6 +35,8 @@ OUTPUTS = (
 
 PRODUCT = "hessian_vector_product"
 
+EVERY_OUTPUT = (*OUTPUTS, PRODUCT)
+
 PER_LOGIT = ("gradient", "probabilities", "log_probabilities", "hessian_diagonal", PRODUCT)
 """The outputs of one value a logit; all others have one a row."""
 
@@ -46,6 +48,9 @@ IN_PLACE = ("gradient", "probabilities")
 
 INTEGERS = {"prediction": "int64", "correct": "bool", "rank": "int64"}
 """The outputs that are no floats, and their dtypes."""
+
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+"""What logits may be, and what is returned; bfloat16 is the dtype of the package ml_dtypes."""
 
 OPTIONS = (
     "outputs",

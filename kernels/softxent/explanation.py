@@ -92,7 +92,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from softxent.notebook import explanation_html
+        from softxent._notebook import explanation_html
 
         return explanation_html(self)
 

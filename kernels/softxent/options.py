@@ -9,35 +9,49 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, get_args, get_type_hints
 
 from softxent.errors import OptionError
 from softxent.evaluations import CROSS_ENTROPY, Evaluation
 from softxent.hints import LONGEST, unknown
-from softxent.option_values import CHECKS, READERS
+from softxent.option_kinds import Choice, Integer, Kind, Number, OrNone, OutputNames
+
+Reduction = Literal["none", "mean", "sum"]
+Smoothing = Literal["all", "others"]
+Tail = Literal["renormalize", "bucket", "none"]
+MeanOver = Literal["weights", "rows"]
+NonFinite = Literal["error", "propagate"]
+Empty = Literal["nan", "zero", "error"]
+DType = Literal["float64", "float32", "float16", "bfloat16"]
 
 
-class OptionKeywords(TypedDict, total=False):
-    """The fields of `Options` as keyword arguments; all may be left out."""
+class ProductKeywords(TypedDict, total=False):
+    """The fields of `Options` that choose no output, as keyword arguments."""
 
-    outputs: tuple[str, ...] | list[str] | str
-    reduction: str
+    reduction: Reduction
     ignore_index: int | None
     label_smoothing: float
-    smoothing: str
+    smoothing: Smoothing
     z_loss: float
     softcap: float | None
     temperature: float
-    tail: str
+    tail: Tail
     hard_weight: float | None
     denominator: float | None
-    mean_over: str
+    mean_over: MeanOver
     scale: float
-    non_finite: str
-    empty: str
-    output_dtype: str | None
+    non_finite: NonFinite
+    empty: Empty
+    output_dtype: DType | None
+
+
+class OptionKeywords(ProductKeywords, total=False):
+    """The fields of `Options` as keyword arguments; all may be left out."""
+
+    outputs: tuple[str, ...] | list[str] | str
 
 
 class SoftmaxKeywords(TypedDict, total=False):
@@ -45,8 +59,22 @@ class SoftmaxKeywords(TypedDict, total=False):
 
     softcap: float | None
     temperature: float
-    non_finite: str
-    output_dtype: str | None
+    non_finite: NonFinite
+    output_dtype: DType | None
+
+
+class Declared(NamedTuple):
+    """What an option is: the kind of its values, and a sentence."""
+
+    kind: Kind
+    sentence: str
+
+
+def _choice(literal: Any) -> Choice:
+    return Choice(get_args(literal))
+
+
+_SHARE, _POSITIVE = Number(least=0, most=1), Number(above=0)
 
 
 @dataclass(frozen=True)
@@ -79,26 +107,89 @@ class Options:
         OptionError: an option has the wrong type, is out of range or does not apply.
     """
 
-    outputs: tuple[str, ...] = ("loss", "gradient")
-    reduction: str = "none"
-    ignore_index: int | None = -100
-    label_smoothing: float = 0.0
-    smoothing: str = "all"
-    z_loss: float = 0.0
-    softcap: float | None = None
-    temperature: float = 1.0
-    tail: str = "renormalize"
-    hard_weight: float | None = None
-    denominator: float | None = None
-    mean_over: str = "weights"
-    scale: float = 1.0
-    non_finite: str = "error"
-    empty: str = "nan"
-    output_dtype: str | None = None
+    outputs: Annotated[
+        tuple[str, ...], Declared(OutputNames(), "What is computed, separated by commas.")
+    ] = ("loss", "gradient")
+    reduction: Annotated[
+        Reduction,
+        Declared(_choice(Reduction), "none gives a loss a row, sum and mean one number."),
+    ] = "none"
+    ignore_index: Annotated[
+        int | None,
+        Declared(OrNone(Integer()), "Rows with this label are left out; none leaves out no row."),
+    ] = -100
+    label_smoothing: Annotated[
+        float,
+        Declared(_SHARE, "The target is (1 - eps) of what is given, and eps spread over classes."),
+    ] = 0.0
+    smoothing: Annotated[
+        Smoothing,
+        Declared(
+            _choice(Smoothing),
+            "Whether eps is spread over all classes or over the others than the label.",
+        ),
+    ] = "all"
+    z_loss: Annotated[
+        float,
+        Declared(
+            Number(least=0), "A factor of the squared log-normaliser, which is added to the loss."
+        ),
+    ] = 0.0
+    softcap: Annotated[
+        float | None,
+        Declared(OrNone(_POSITIVE), "s turns each logit x into s tanh(x / s)."),
+    ] = None
+    temperature: Annotated[float, Declared(_POSITIVE, "Divides the logits, after the softcap.")] = (
+        1.0
+    )
+    tail: Annotated[
+        Tail,
+        Declared(
+            _choice(Tail),
+            "What becomes of the probability that a top-k target does not name: renormalize"
+            " divides by what it names, bucket gives the rest to all other classes together, none"
+            " leaves it out.",
+        ),
+    ] = "renormalize"
+    hard_weight: Annotated[
+        float | None,
+        Declared(
+            OrNone(_SHARE), "The label's share where there is a soft target too; then required."
+        ),
+    ] = None
+    denominator: Annotated[
+        float | None,
+        Declared(OrNone(_POSITIVE), "What mean divides by, in place of what mean_over says."),
+    ] = None
+    mean_over: Annotated[
+        MeanOver,
+        Declared(
+            _choice(MeanOver),
+            "Whether mean divides by the sum of weights or by the rows that are not ignored.",
+        ),
+    ] = "weights"
+    scale: Annotated[
+        float, Declared(Number(), "A factor on loss and gradient, applied before rounding.")
+    ] = 1.0
+    non_finite: Annotated[
+        NonFinite,
+        Declared(
+            _choice(NonFinite), "error refuses rows whose loss or log-normaliser is not finite."
+        ),
+    ] = "error"
+    empty: Annotated[Empty, Declared(_choice(Empty), "What a mean over no weight is.")] = "nan"
+    output_dtype: Annotated[
+        DType | None,
+        Declared(
+            OrNone(_choice(DType)),
+            "What outputs of one value a logit are stored in; none is the logits' dtype.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, CHECKS[field.name](getattr(self, field.name)))
+            value = DECLARED[field.name].kind.check(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         for name in ("denominator", "mean_over"):
             if self.reduction != "mean" and getattr(self, name) != _DEFAULTS[name]:
                 raise OptionError(
@@ -119,6 +210,8 @@ class Options:
         Raises:
             OptionError: a name is unknown or does not apply, or a value is refused.
         """
+        if not given:
+            return _default(evaluation)
         for name in given:
             _check_known(name, evaluation)
         if all(map(_is_plain, given.values())):
@@ -150,7 +243,7 @@ class Options:
             _check_known(name, evaluation)
             if name in given:
                 raise OptionError(f"option {name} is given more than once", field=name)
-            given[name] = READERS[name](name, text)
+            given[name] = DECLARED[name].kind.read(name, text)
         return cls.from_keywords(given, evaluation)
 
     def to_text(self, evaluation: Evaluation = CROSS_ENTROPY) -> dict[str, str]:
@@ -161,6 +254,38 @@ class Options:
             for name, default in defaults.items()
             if getattr(self, name) != default
         }
+
+
+DECLARED: dict[str, Declared] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Options, include_extras=True).items()
+}
+"""What every option is, by name."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def shows_options(keywords: type) -> Callable[[Function], Function]:
+    """Give a function whose `**options` are of a TypedDict a signature that shows each of them."""
+
+    def decorate(function: Function) -> Function:
+        signature, types = inspect.signature(function), get_type_hints(Options)
+        *own, _ = signature.parameters.values()
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=_DEFAULTS[name],
+                annotation=types[name],
+            )
+            for name in _DEFAULTS
+            if name in keywords.__annotations__
+        ]
+        shown = signature.replace(parameters=[*own, *options])
+        function.__signature__ = shown  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
@@ -185,6 +310,12 @@ def _make(evaluation: Evaluation, given: Mapping[str, Any]) -> Options:
     options = Options(**{"outputs": evaluation.default_outputs, **given})
     check_outputs(options, evaluation)
     return options
+
+
+@functools.cache
+def _default(evaluation: Evaluation) -> Options:
+    """Return the options of a call that gives none."""
+    return _make(evaluation, {})
 
 
 @functools.lru_cache(maxsize=256)

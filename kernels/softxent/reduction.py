@@ -115,6 +115,10 @@ def refuse_infinite_sums(options: Options, results: Mapping[str, Any]) -> None:
     """
     if options.non_finite != "error":
         return
+    loss_sum, weight_sum, loss = results["loss_sum"], results["weight_sum"], results.get("loss")
+    finite = math.isfinite(loss_sum) and math.isfinite(weight_sum)
+    if finite and not isinstance(loss, float):
+        return
     for name in ("loss_sum", "weight_sum", "loss"):
         value = results.get(name)
         if isinstance(value, float) and math.isinf(value):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent.batch import Batch, check_batch, refuse_bad_labels, refuse_bad_weights
-from softxent.combinations import refuse_illegal
+from softxent.combinations import check_compatible
 from softxent.errors import RowsError, SoftxentError
 from softxent.evaluations import DERIVATIVES, PER_LOGIT, Evaluation
 from softxent.options import Options
@@ -63,7 +63,7 @@ def prepare(evaluation: Evaluation, tensors: Mapping[str, Any], options: Options
         OptionError, TensorError, LabelError, WeightError: what was passed is refused.
     """
     batch = check_batch(tensors, evaluation)
-    refuse_illegal(batch, options)
+    check_compatible(batch.layout(), options)
     return Request(evaluation, batch, options)
 
 

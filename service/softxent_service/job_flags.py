@@ -11,8 +11,8 @@ import typer
 from softxent import Options
 from softxent.errors import SoftxentError
 from softxent.evaluations import TENSORS
+from softxent.options import DECLARED
 from softxent_service.commands import checked, flag
-from softxent_service.http.openapi_options import TEXTS
 from softxent_service.settings import Settings
 
 _LOGITS = Annotated[str, typer.Argument(help="Path or URL of the logits, .npy or Zarr v3.")]
@@ -55,7 +55,7 @@ def _help(name: str) -> str:
 
     default = "loss" if name == "outputs" else Options.__dataclass_fields__[name].default
     assert name in JOB.options
-    return f"{TEXTS[name]}  [default: {'none' if default is None else default}]"
+    return f"{DECLARED[name].sentence}  [default: {'none' if default is None else default}]"
 
 
 def takes_job(

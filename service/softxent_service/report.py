@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 import softxent
-from softxent.compiled.compilation import cache_directory
+from softxent.serving import cache_directory
 from softxent_service.http.query import LOGITS_DTYPES
 from softxent_service.http.readiness import load_kernels
 from softxent_service.settings import Settings

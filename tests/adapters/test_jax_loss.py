@@ -104,7 +104,7 @@ def test_check_grads(name: str) -> None:
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_vmap(reduction: str) -> None:
+def test_vmap(reduction: Any) -> None:
     x, y = LOGITS.reshape(3, 2, 5), LABELS.reshape(3, 2)
     weights = jnp.asarray([[1.0, 2.0, 3.0, 4.0, 5.0]] * 3)
 

@@ -52,7 +52,7 @@ def test_machine_code_of_the_image_is_what_runs(url: str) -> None:
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
 def test_machine_code_of_both_levels_is_there(containers: Containers, level: str) -> None:
     asked = (
-        "from softxent.compiled.compilation import cache_directory, complete_stamp;"
+        "from softxent._kernels.build.compilation import cache_directory, complete_stamp;"
         "print((cache_directory() / complete_stamp()).exists())"
     )
     flags = ["--rm", f"--env=NUMBA_CPU_NAME={level}", "--env=NUMBA_CPU_FEATURES=", *STRICT]

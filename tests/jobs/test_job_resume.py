@@ -240,7 +240,7 @@ def test_a_block_that_is_committed_is_not_computed_twice(arrays: Path, cluster: 
 
 
 def test_records_hold_exact_sums() -> None:
-    from softxent.parts import evaluate_part
+    from softxent.blockwise.rows import evaluate_part
 
     given = batch(7, 5)
     sums = evaluate_part(given, softxent.Options(outputs=("loss",))).sums

@@ -15,9 +15,9 @@ import llvmlite.binding as llvm
 import pytest
 
 import softxent
-from softxent.compiled.compilation import cache_directory
-from softxent.compiled.loops import FORMS, rows_function
-from softxent.front import warm_up
+from softxent._kernels.build.compilation import cache_directory
+from softxent._kernels.loop.loops import FORMS, rows_function
+from softxent.serving import warm_up
 
 LIBRARY_CALL = re.compile(
     r"(?:__)?(?:exp|exp2|expm1|log|log2|log10|log1p|pow|tanh|ldexp|frexp|fma|fmax|fmin|rint|floor)"
@@ -29,8 +29,8 @@ CALLS_WITHOUT_FMA = {"fma", "fmaf"}
 PACKAGE = Path(softxent.__file__).parent
 
 REPORT = """
-from softxent.front import warm_up
-from softxent.compiled import compilation
+from softxent.serving import warm_up
+from softxent._kernels.build import compilation
 warm_up()
 print(compilation.compile_events)
 """
@@ -38,7 +38,7 @@ print(compilation.compile_events)
 TINY = """
 import numpy as np
 from numba import types
-from softxent.compiled.compilation import cache_directory, kernel
+from softxent._kernels.build.compilation import cache_directory, kernel
 def double(x):
     for i in range(x.size):
         x[i] = 2 * x[i]
@@ -126,11 +126,12 @@ def test_machine_code_that_is_complete_is_read_and_not_written() -> None:
 
 def test_cache_directory_is_named_after_every_source(root: Path) -> None:
     def directory() -> Path:
-        module = runpy.run_path(str(root / "softxent" / "compiled" / "compilation.py"))
+        module = runpy.run_path(str(root / "softxent" / "_kernels" / "build" / "compilation.py"))
         return Path(module["cache_directory"]())
 
     seen = {directory()}
-    sources = sorted((root / "softxent" / "compiled").glob("*.py"))
+    sources = sorted((root / "softxent" / "_kernels").rglob("*.py"))
+    assert {len(source.relative_to(root).parts) for source in sources} == {3, 4}
     for source in sources:
         source.write_text(source.read_text() + "\n# changed\n")
         seen.add(directory())
@@ -140,19 +141,19 @@ def test_cache_directory_is_named_after_every_source(root: Path) -> None:
 
 def test_machine_code_depends_on_sources_that_the_key_covers() -> None:
     """No compiled source imports a constant from elsewhere in the package."""
-    outside = re.compile(r"^\s*(?:from|import) softxent(?!\.compiled)", re.M)
-    for source in (PACKAGE / "compiled").glob("*.py"):
+    outside = re.compile(r"^\s*(?:from|import) softxent(?!\._kernels)", re.M)
+    for source in (PACKAGE / "_kernels").rglob("*.py"):
         assert not outside.search(source.read_text()), source.name
 
 
 def test_cache_stands_beside_the_sources(root: Path, tmp_path: Path) -> None:
     directory = Path(python(TINY, root, tmp_path))
-    assert directory.parent == root / "softxent" / "compiled" / "__pycache__"
+    assert directory.parent == root / "softxent" / "_kernels" / "__pycache__"
     assert {path.suffix for path in directory.iterdir()} == {".nbi", ".nbc"}
 
 
 def test_package_that_cannot_be_written_uses_the_home_directory(root: Path, tmp_path: Path) -> None:
-    (root / "softxent" / "compiled" / "__pycache__").write_text("a file cannot hold a directory")
+    (root / "softxent" / "_kernels" / "__pycache__").write_text("a file cannot hold a directory")
     directory = Path(python(TINY, root, tmp_path))
     assert directory.parent == tmp_path / ".cache" / "softxent"
     assert list(directory.glob("*.nbc"))
@@ -161,7 +162,7 @@ def test_package_that_cannot_be_written_uses_the_home_directory(root: Path, tmp_
 def test_package_and_home_that_cannot_be_written_use_a_temporary_directory(
     root: Path, tmp_path: Path
 ) -> None:
-    (root / "softxent" / "compiled" / "__pycache__").write_text("a file cannot hold a directory")
+    (root / "softxent" / "_kernels" / "__pycache__").write_text("a file cannot hold a directory")
     home = tmp_path / "home"
     home.write_text("nor can this one")
     directory = Path(python(TINY, root, home))

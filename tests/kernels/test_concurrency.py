@@ -18,7 +18,8 @@ SCRIPT = f"""
 import threading
 import numba, numpy as np
 import softxent
-from softxent.front import PARALLEL_ELEMENTS, threading_layer
+from softxent.serving import PARALLEL_ELEMENTS
+from softxent.serving import threading_layer
 
 rng = np.random.default_rng(0)
 batches = []

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 from oracle import Array
 
-from softxent.compiled.compilation import shared
-from softxent.compiled.elementary import (
+from softxent._kernels.build.compilation import shared
+from softxent._kernels.math.elementary import (
     EXP_32,
     EXP_64,
     LOG,
@@ -24,9 +24,9 @@ from softxent.compiled.elementary import (
     exp_scaled,
     log1p,
 )
-from softxent.compiled.exact_sum import WORDS, accumulate, accumulate_all, all_finite, total
-from softxent.compiled.lanes import LANES
-from softxent.compiled.memory import load, store
+from softxent._kernels.math.exact_sum import WORDS, accumulate, accumulate_all, all_finite, total
+from softxent._kernels.simd.lanes import LANES
+from softxent._kernels.simd.memory import load, store
 
 
 @shared

@@ -23,7 +23,7 @@ from softxent import (
     softmax,
 )
 from softxent.evaluations import SOFTMAX
-from softxent.running import PARALLEL_ELEMENTS
+from softxent.serving import PARALLEL_ELEMENTS
 
 SLOW: dict[str, Any] = {
     "deadline": None,

@@ -21,6 +21,7 @@ from softxent import (
     cross_entropy,
     hessian_vector_product,
 )
+from softxent.options import DType
 
 X = np.array([[2.0, 1.0, 0.1], [20.0, 0.0, 0.0]], np.float32)
 Y = np.array([0, 2])
@@ -123,7 +124,7 @@ def test_vectors_are_checked_where_they_are_read() -> None:
 @pytest.mark.parametrize("stored", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("given", ["float64", "float32", "float16", "bfloat16"])
 def test_outputs_in_another_type_are_those_of_the_computation_rounded_once(
-    given: str, stored: str
+    given: str, stored: DType
 ) -> None:
     generator = np.random.default_rng(3)
     logits = (generator.normal(size=(50, 300)) * 3).astype(np.dtype(given))

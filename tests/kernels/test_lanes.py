@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from oracle import Array
 
-from softxent.compiled.compilation import shared
-from softxent.compiled.lanes import LANES
-from softxent.compiled.memory import load, load_first, store, store_first
+from softxent._kernels.build.compilation import shared
+from softxent._kernels.simd.lanes import LANES
+from softxent._kernels.simd.memory import load, load_first, store, store_first
 
 
 @shared

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import softxent
-from softxent.mappings import PLACES, MappedFile
+from softxent.mmap_guard import PLACES, MappedFile
 
 MIB = 1 << 20
 
@@ -91,7 +91,7 @@ def test_what_is_not_watched_ends_the_process_as_ever(tmp_path: Path) -> None:
     path.write_bytes(bytes(8192))
     code = (
         "import mmap, os, sys\n"
-        "from softxent.mappings import watch_mappings\n"
+        "from softxent.mmap_guard import watch_mappings\n"
         "watch_mappings()\n"
         "file = open(sys.argv[1], 'r+b')\n"
         "mapping = mmap.mmap(file.fileno(), 8192)\n"

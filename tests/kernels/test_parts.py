@@ -10,7 +10,13 @@ import pytest
 
 import softxent
 from softxent import Options
-from softxent.parts import RowSums, evaluate_columns, evaluate_part, faulty_rows, weigh_part
+from softxent.blockwise.rows import (
+    RowSums,
+    evaluate_columns,
+    evaluate_part,
+    faulty_rows,
+    weigh_part,
+)
 from softxent.reduction import mean_divisor
 
 ROWS, CLASSES = 23, 9000
@@ -104,6 +110,6 @@ def test_rows_at_fault_are_found_and_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 5, 2**52 + 1])
 def test_an_integer_is_held_exactly(count: int) -> None:
-    from softxent.parts import _integer_words
+    from softxent.blockwise.rows import _integer_words
 
     assert RowSums(_integer_words(0), _integer_words(count), count).weight_sum == count

@@ -44,10 +44,10 @@ def refused(error: type[SoftxentError], field: str, *args: Any, **options: Any) 
 @pytest.mark.parametrize(
     ("logits", "labels", "field"),
     [
-        (X.astype(np.int16), Y, "logits"),
+        (np.full((4, 3), 2**53 + 1), Y, "logits"),
         (X.astype(np.longdouble), Y, "logits"),
         (X.astype(np.complex64), Y, "logits"),
-        (X.astype(np.int64), Y, "logits"),
+        (np.full((4, 3), 2**64 - 1, np.uint64), Y, "logits"),
         (X > 0, Y, "logits"),
         (X.astype(object), Y, "logits"),
         (X.astype(str), Y, "logits"),
@@ -261,3 +261,12 @@ def test_output_buffer_over_logits_that_are_copied() -> None:
         cross_entropy(backwards, Y, out={"gradient": memory.reshape(4, 3)})
     assert caught.value.field == "gradient"
     assert memory.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"])
+def test_integer_logits_are_taken_as_float64(dtype: str) -> None:
+    logits = np.array([[1, 2, 3], [100, 0, 7]], dtype)
+    found, wanted = (cross_entropy(x, [0, 1]) for x in (logits, logits.astype(np.float64)))
+    assert found.gradient is not None
+    assert found.gradient.tobytes() == wanted.gradient.tobytes()  # type: ignore[union-attr]
+    assert found.loss_sum == wanted.loss_sum

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from oracle import ALL, Array
 
 from softxent import CrossEntropyResult, cross_entropy
-from softxent.running import PARALLEL_ELEMENTS
+from softxent.serving import PARALLEL_ELEMENTS
 
 CLASSES = [1, 2, 10, 16, 17, 32, 33, 64, 100, 4096, 4097, 9000]
 

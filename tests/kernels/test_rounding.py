@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from softxent import cross_entropy
+from softxent.options import DType
 from softxent.rounding import round_into
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -58,7 +59,7 @@ def test_outputs_of_float64_logits_are_rounded_once(stored: np.dtype[Any]) -> No
         np.zeros((len(middles), 2)),
         np.zeros(len(middles), np.int64),
         row_weights=middles,
-        output_dtype=stored.name,
+        output_dtype=cast("DType", stored.name),
         non_finite="propagate",
     )
     exact = np.empty(len(middles), stored)

@@ -25,8 +25,8 @@ from softxent import (
     cross_entropy,
     hessian_vector_product,
 )
-from softxent.options import Options
-from softxent.parts import RowSums, evaluate_part, weigh_part
+from softxent.blockwise.rows import RowSums, evaluate_part, weigh_part
+from softxent.options import Options, Tail
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 WITHOUT_LABELS = tuple(name for name in OUTPUTS if name not in ("correct", "rank"))
@@ -180,7 +180,7 @@ def test_classes_of_no_probability_are_still_owed_what_is_left(dtype: np.dtype[A
 
 # Rows without a target -------------------------------------------------------------------------
 
-TAILS = ("renormalize", "bucket", "none")
+TAILS: tuple[Tail, ...] = ("renormalize", "bucket", "none")
 
 
 def with_empty_rows(dtype: np.dtype[Any], tail: str, classes: int = 6) -> Case:
@@ -235,7 +235,7 @@ def test_only_renormalising_needs_an_entry_above_minus_infinity() -> None:
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_a_label_beside_an_empty_row_is_its_target(tail: str) -> None:
+def test_a_label_beside_an_empty_row_is_its_target(tail: Tail) -> None:
     case = top_k(np.array([[1.0, 2, 3]]), [-1, -1], [np.nan, np.nan], tail=tail, hard_weight=0.25)
     case.tensors["labels"] = np.array([1])
     result = assert_right(case)
@@ -245,7 +245,7 @@ def test_a_label_beside_an_empty_row_is_its_target(tail: str) -> None:
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_nothing_flows_from_a_batch_without_any_target(tail: str) -> None:
+def test_nothing_flows_from_a_batch_without_any_target(tail: Tail) -> None:
     case = top_k(np.full((3, 4), np.nan), np.full((3, 2), -1), np.full((3, 2), np.nan), tail=tail)
     case.options.update(reduction="mean", empty="zero")
     result = assert_right(case)
@@ -253,7 +253,7 @@ def test_nothing_flows_from_a_batch_without_any_target(tail: str) -> None:
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_vectors_of_empty_rows_are_not_read(tail: str) -> None:
+def test_vectors_of_empty_rows_are_not_read(tail: Tail) -> None:
     case = with_empty_rows(DOUBLE, tail)
     vectors = np.ones(case.logits.shape)
     vectors[[1, 3]] = np.nan
@@ -263,7 +263,7 @@ def test_vectors_of_empty_rows_are_not_read(tail: str) -> None:
 
 
 @pytest.mark.parametrize("tail", ["renormalize", "none"])
-def test_empty_rows_of_blocks_of_columns(tail: str) -> None:
+def test_empty_rows_of_blocks_of_columns(tail: Tail) -> None:
     case = with_empty_rows(SINGLE, tail, classes=9000)
     given: dict[str, Any] = {n: v for n, v in case.tensors.items() if n != "logits"}
     given |= {"tail": tail}
@@ -280,7 +280,7 @@ def test_empty_rows_of_blocks_of_columns(tail: str) -> None:
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_empty_rows_of_blocks_of_rows(tail: str) -> None:
+def test_empty_rows_of_blocks_of_rows(tail: Tail) -> None:
     case, options = with_empty_rows(SINGLE, tail), Options(tail=tail, reduction="mean")
     names = ("row_weights", "target_indices", "target_log_probabilities")
     blocks = [slice(i, i + 2) for i in range(0, 5, 2)]
@@ -372,7 +372,7 @@ def test_a_sum_above_that_is_refused_by_row_and_value(
 
 
 @pytest.mark.parametrize("tail", ["bucket", "none"])
-def test_uniform_masses_of_bfloat16_may_add_up_to_more(tail: str) -> None:
+def test_uniform_masses_of_bfloat16_may_add_up_to_more(tail: Tail) -> None:
     """-log 59 is -4.0625 in bfloat16, so 59 equal entries add up to 1.0152."""
     logs = np.full((1, 59), -math.log(59)).astype(ml_dtypes.bfloat16)
     total = float(np.exp(logs.astype(np.float64)).sum())

@@ -98,7 +98,7 @@ def test_log_probabilities_must_be_numbers(value: float) -> None:
 
 
 @pytest.mark.parametrize("tail", ["bucket", "none"])
-def test_masses_far_above_one_are_refused_and_a_little_is_rounding(tail: str) -> None:
+def test_masses_far_above_one_are_refused_and_a_little_is_rounding(tail: Any) -> None:
     target: dict[str, Any] = top_k()
     target["target_log_probabilities"][1] = math.log(0.51)
     error = refused(RowsError, "target_log_probabilities", **target, tail=tail)

@@ -13,7 +13,7 @@ import numpy as np
 import softxent_service.jobs.console
 import softxent_service.jobs.engine  # noqa: F401
 from softxent import Options
-from softxent.parts import evaluate_part
+from softxent.blockwise.rows import evaluate_part
 from softxent_service.job_commands import app
 
 _SMALL = {"logits": np.zeros((2, 3), np.float32), "labels": np.zeros(2, np.int64)}

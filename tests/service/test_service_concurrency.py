@@ -12,7 +12,7 @@ from service_support import batch
 
 import softxent
 from conftest import running_service
-from softxent.running import PARALLEL_ELEMENTS
+from softxent.serving import PARALLEL_ELEMENTS
 from softxent_client import Client
 from threading_layers import layers
 

@@ -9,14 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 from service_support import assert_problem
 
 import softxent
-from softxent import option_values
 from softxent.errors import SoftxentError
+from softxent.options import MeanOver, Tail
 from softxent_client import wire
 from softxent_service.http import errors as http_errors
 from softxent_service.http.openapi import EVALUATION, REFUSALS
@@ -94,7 +95,7 @@ def test_openapi_tells_which_values_options_take_and_which_targets(service_url: 
     document = httpx.get(f"{service_url}/openapi.json").json()
     operation = document["paths"]["/v1/cross_entropy"]["post"]
     parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
-    for name, values in (("tail", option_values.TAILS), ("mean_over", option_values.MEAN_OVER)):
+    for name, values in (("tail", get_args(Tail)), ("mean_over", get_args(MeanOver))):
         assert parameters[name]["enum"] == list(values)
     assert parameters["softcap"]["oneOf"] == [
         {"type": "number", "exclusiveMinimum": 0},

@@ -7,69 +7,24 @@ from typing import Any
 
 from softxent import Options
 from softxent.evaluations import Evaluation
-from softxent.option_values import (
-    DTYPES,
-    EMPTY,
-    MEAN_OVER,
-    NON_FINITE,
-    REDUCTIONS,
-    SMOOTHINGS,
-    TAILS,
-)
+from softxent.option_kinds import Choice
+from softxent.options import DECLARED, Declared
 from softxent_client.wire import SAFETENSORS
 from softxent_service.http.query import LOGITS_DTYPES
 
 Json = dict[str, Any]
 
-_CHOICES = {
-    "reduction": REDUCTIONS,
-    "smoothing": SMOOTHINGS,
-    "tail": TAILS,
-    "mean_over": MEAN_OVER,
-    "non_finite": NON_FINITE,
-    "empty": EMPTY,
-    "logits_dtype": LOGITS_DTYPES,
-}
-
-_POSITIVE: Json = {"type": "number", "exclusiveMinimum": 0}
-_SHARE: Json = {"type": "number", "minimum": 0, "maximum": 1}
 _NONE: Json = {"const": "none"}
 
-_SCHEMAS: dict[str, Json] = {
-    "ignore_index": {"oneOf": [{"type": "integer"}, _NONE]},
-    "label_smoothing": _SHARE,
-    "z_loss": {"type": "number", "minimum": 0},
-    "softcap": {"oneOf": [_POSITIVE, _NONE]},
-    "temperature": _POSITIVE,
-    "hard_weight": {"oneOf": [_SHARE, _NONE]},
-    "denominator": {"oneOf": [_POSITIVE, _NONE]},
-    "scale": {"type": "number"},
-    "output_dtype": {"oneOf": [{"type": "string", "enum": list(DTYPES)}, _NONE]},
-    **{name: {"type": "string", "enum": list(values)} for name, values in _CHOICES.items()},
-}
+LOGITS_DTYPE = Declared(
+    Choice(LOGITS_DTYPES), f"What JSON logits become; refused with {SAFETENSORS}."
+)
+"""An option of the service's own."""
 
-TEXTS = {
-    "outputs": "What is computed, separated by commas.",
-    "reduction": "none gives a loss a row, sum and mean one number.",
-    "ignore_index": "Rows with this label are left out; none leaves out no row.",
-    "label_smoothing": "The target is (1 - eps) of what is given, and eps spread over classes.",
-    "smoothing": "Whether eps is spread over all classes or over the others than the label.",
-    "z_loss": "A factor of the squared log-normaliser, which is added to the loss.",
-    "softcap": "s turns each logit x into s tanh(x / s).",
-    "temperature": "Divides the logits, after the softcap.",
-    "tail": "What becomes of the probability that a top-k target does not name: renormalize "
-    "divides by what it names, bucket gives the rest to all other classes together, none leaves "
-    "it out.",
-    "hard_weight": "The label's share where there is a soft target too; then required.",
-    "denominator": "What mean divides by, in place of what mean_over says.",
-    "mean_over": "Whether mean divides by the sum of weights or by the rows that are not ignored.",
-    "scale": "A factor on loss and gradient, applied before rounding.",
-    "non_finite": "error refuses rows whose loss or log-normaliser is not finite.",
-    "empty": "What a mean over no weight is.",
-    "output_dtype": "What outputs of one value a logit are stored in; none is the logits' dtype.",
-    "logits_dtype": f"What JSON logits become; refused with {SAFETENSORS}.",
-}
-"""What each option is, in a sentence."""
+
+def declared(name: str) -> Declared:
+    """Return what an option is."""
+    return LOGITS_DTYPE if name == "logits_dtype" else DECLARED[name]
 
 
 def option_parameters(evaluation: Evaluation) -> list[Json]:
@@ -90,13 +45,10 @@ def _default(name: str, evaluation: Evaluation) -> str:
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
 
 
-def _outputs(evaluation: Evaluation) -> Json:
-    names = {"type": "string", "enum": list(evaluation.outputs)}
-    return {"type": "array", "items": names, "uniqueItems": True}
-
-
 def _parameter(name: str, evaluation: Evaluation) -> Json:
-    schema = _outputs(evaluation) if name == "outputs" else dict(_SCHEMAS[name])
+    schema = declared(name).kind.schema()
+    if name == "outputs":
+        schema["items"]["enum"] = list(evaluation.outputs)
     default = _default(name, evaluation)
     kind = schema.get("type")
     schema["default"] = default.split(",") if kind == "array" else _typed(default, kind)
@@ -105,7 +57,7 @@ def _parameter(name: str, evaluation: Evaluation) -> Json:
         "name": name,
         "in": "query",
         "required": False,
-        "description": TEXTS[name],
+        "description": declared(name).sentence,
         "schema": schema,
         **listed,
     }

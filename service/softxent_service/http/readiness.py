@@ -48,7 +48,7 @@ class Readiness:
 
     @property
     def evaluate(self) -> Evaluate:
-        """Return `softxent.front.evaluate`.
+        """Return `softxent.serving.evaluate`.
 
         Raises:
             NotReadyError: the warm-up has not finished.
@@ -66,7 +66,7 @@ class Readiness:
         if shared_memory:
             prepare_mappings()
         self._evaluate, self.threading_layer = load_kernels()
-        from softxent.front import compilations
+        from softxent.serving import compilations
 
         self.compilations = compilations
         self.reason = None
@@ -78,7 +78,7 @@ def prepare_mappings() -> None:
     Raises:
         KernelsError: it cannot be made to.
     """
-    from softxent.mappings import watch_mappings
+    from softxent.mmap_guard import watch_mappings
 
     try:
         watch_mappings()
@@ -93,10 +93,10 @@ def load_kernels() -> tuple[Evaluate, str]:
         KernelsError: they cannot be compiled or loaded.
     """
     try:
-        from softxent import front
+        from softxent import serving
 
-        front.warm_up()
-        return front.evaluate, str(front.threading_layer())
+        serving.warm_up()
+        return serving.evaluate, str(serving.threading_layer())
     except Exception as error:
         reason = " ".join("".join(format_exception_only(error)).split())
         raise KernelsError(f"the kernels cannot be compiled or loaded: {reason}") from error

@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from softxent import Options
 from softxent.batch import check_batch
-from softxent.combinations import refuse_illegal
+from softxent.combinations import check_compatible
 from softxent.errors import RowsError, TensorError
-from softxent.output_buffers import stored_dtype
 from softxent_service.jobs.arrays import StoredArray, open_array
 from softxent_service.jobs.errors import LocationError
 from softxent_service.jobs.job import PER_CLASS, Job, logits_dtype_of
@@ -104,8 +103,7 @@ def check_forms(arrays: Mapping[str, StoredArray], options: Options) -> None:
                 field=name,
             )
     batch = check_batch({name: _without_rows(name, array) for name, array in arrays.items()})
-    refuse_illegal(batch, options)
-    stored_dtype(batch, options)
+    check_compatible(batch.layout(), options)
 
 
 def _without_rows(name: str, array: StoredArray) -> Array:
@@ -147,7 +145,7 @@ def _check_labels(
     arrays: Mapping[str, StoredArray],
     specification: Specification,
 ) -> None:
-    from softxent.parts import weigh_part
+    from softxent.blockwise.rows import weigh_part
 
     given = {"labels": labels.reshape(-1)}
     weights = arrays.get("row_weights")

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 import softxent
 from softxent import ClassPartials
+from softxent.blockwise.columns import class_partials, combine_partials
+from softxent.blockwise.rows import Part, evaluate_columns, evaluate_part, faulty_rows
 from softxent.errors import RowsError, SoftxentError
-from softxent.parts import Part, evaluate_columns, evaluate_part, faulty_rows
-from softxent.sharding import class_partials, combine_partials
 from softxent_service.jobs.acceptance import at_rows
 from softxent_service.jobs.arrays import StoredArray
 from softxent_service.jobs.errors import InputChangedError, NumericsError

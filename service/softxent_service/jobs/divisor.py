@@ -10,8 +10,8 @@ import numpy as np
 
 from softxent import Options
 from softxent.batch import check_batch
+from softxent.blockwise.rows import RowSums, weigh_part
 from softxent.errors import RowsError
-from softxent.parts import RowSums, weigh_part
 from softxent.reduction import mean_divisor, refuse_weights_out_of_range
 from softxent_service.jobs.acceptance import at_rows
 from softxent_service.jobs.arrays import StoredArray

@@ -7,8 +7,8 @@ from typing import Any
 
 import softxent
 from softxent import Options
+from softxent.blockwise.rows import RowSums
 from softxent.errors import as_json
-from softxent.parts import RowSums
 from softxent.reduction import mean_divisor, reduced_loss
 from softxent_service.jobs.job import Job
 from softxent_service.jobs.tally import Tally

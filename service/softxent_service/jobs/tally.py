@@ -8,8 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from softxent.compiled.exact_sum import WORDS
-from softxent.parts import RowSums
+from softxent.blockwise.rows import WORDS, RowSums
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any
 from softxent import Options
 from softxent.errors import OptionError
 from softxent.evaluations import Evaluation
-from softxent.option_values import READERS
+from softxent.options import DECLARED
 from softxent_client.wire.json_form import WORDS_AS
 from softxent_client.wire.oip_document import refuse_unknown
 from softxent_service.http.errors import MalformedRequestError
@@ -71,7 +71,7 @@ def _options(given: Mapping[str, Any], outputs: tuple[str, ...], evaluation: Eva
 
 
 def _value(name: str, value: Any) -> Any:
-    return READERS[name](name, value) if isinstance(value, str) else value
+    return DECLARED[name].kind.read(name, value) if isinstance(value, str) else value
 
 
 def _seconds(timeout: Any, longest: float) -> float | None:

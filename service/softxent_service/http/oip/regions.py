@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from softxent.mappings import PLACES, MappedFile
+from softxent.mmap_guard import PLACES, MappedFile
 from softxent_client.wire import LimitExceededError
 from softxent_client.wire.oip_form import Region
 from softxent_service.http.errors import RegionError, RegionTakenError, UnknownRegionError

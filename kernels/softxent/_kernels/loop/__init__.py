@@ -1,0 +1,1 @@
+"""Blocks of rows and the loops over them, serial and parallel, that Python calls."""

@@ -1,0 +1,1 @@
+"""Elementary functions, exact sums and floats of 16 bits, of lanes and of numbers."""
