@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -81,8 +83,30 @@ def variable(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
+CLIENT_VARIABLES = ("SOFTXENT_KEY", "SOFTXENT_KEY_FILE", "SOFTXENT_URL")
+"""What commands that call a service read of the environment."""
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """Refuse variables that look like settings and are none: a limit that is misspelt is no limit.
+
+    Raises:
+        BadParameter: there is one; it names what may have been meant.
+    """
+    known = {*map(variable, Settings.model_fields), *CLIENT_VARIABLES}
+    for name in sorted(environment):
+        if not name.upper().startswith(ENV_PREFIX) or name.upper() in known:
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.75)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        if re.search(r"_(SERVICE_|PORT_\d+_)", name):
+            meant = "; Kubernetes sets it for a Service: enableServiceLinks: false ends that"
+        raise typer.BadParameter(f"the environment variable {name} is no setting{meant}")
+
+
 def checked(given: dict[str, Any]) -> Settings:
     """Return settings of the flags given; one that is refused is a wrong use of the command."""
+    _refuse_unknown_variables(os.environ)
     try:
         return Settings(**given)
     except ValidationError as error:

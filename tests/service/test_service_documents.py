@@ -215,6 +215,29 @@ def test_flag_out_of_range_is_named(threads: str) -> None:
         assert "'--threads' (env var: 'SOFTXENT_THREADS'): Input should be" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("SOFTXENT_MEMORY_BITES", "did you mean SOFTXENT_MEMORY_BYTES?"),
+        ("softxent_tiemout_seconds", "did you mean SOFTXENT_TIMEOUT_SECONDS?"),
+        ("SOFTXENT_SERVICE_HOST", "enableServiceLinks: false"),
+        ("SOFTXENT_PORT_8000_TCP_ADDR", "enableServiceLinks: false"),
+        ("SOFTXENT_COLOUR", "is no setting"),
+    ],
+)
+def test_variables_that_are_no_settings_are_refused(name: str, hint: str) -> None:
+    """A limit that is misspelt would be no limit."""
+    for command in ("serve", "info"):
+        ended = softxent_command(command, **{name: "1"})
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert f"the environment variable {name} is no setting" in ended.stderr
+        assert hint in ended.stderr
+
+
+def test_variables_of_clients_are_none_of_the_services() -> None:
+    assert softxent_command("info", SOFTXENT_KEY="a", SOFTXENT_URL="b").returncode == 0
+
+
 def test_unknown_log_level_is_told_the_known_ones() -> None:
     ended = softxent_command("serve", "--log-level", "loud")
     assert ended.returncode == 2
