@@ -10,6 +10,7 @@ import numpy.typing as npt
 from httpx_retries import RetryTransport
 
 from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
+from softxent.explanation import Explanation
 from softxent.options import OptionKeywords, SoftmaxKeywords
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.async_direct import AsyncDirectTransport
@@ -124,7 +125,7 @@ class AsyncClient(Shared):
         label: int | None = None,
         *,
         target_probabilities: npt.ArrayLike | None = None,
-    ) -> dict[str, Any]:
+    ) -> Explanation:
         """Do what `Client.explain` does."""
         return await self._run(self._explain_steps(logits, label, target_probabilities))
 

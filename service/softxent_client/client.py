@@ -10,6 +10,7 @@ import numpy.typing as npt
 from httpx_retries import RetryTransport
 
 from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
+from softxent.explanation import Explanation
 from softxent.options import OptionKeywords, SoftmaxKeywords
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.direct import DirectTransport
@@ -148,8 +149,8 @@ class Client(Shared):
         label: int | None = None,
         *,
         target_probabilities: npt.ArrayLike | None = None,
-    ) -> dict[str, Any]:
-        """Return every step of the derivation for one row of logits [C]."""
+    ) -> Explanation:
+        """Return every step of the derivation for one row of logits [C], as `softxent.explain`."""
         return self._run(self._explain_steps(logits, label, target_probabilities))
 
     def health(self) -> bool:

@@ -17,10 +17,12 @@ from httpx_retries import Retry
 
 from softxent.errors import TensorError
 from softxent.evaluations import CROSS_ENTROPY, Evaluation, given_tensors
+from softxent.explanation import Explanation
 from softxent.options import Options
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.batches import ASK_LIMIT_BYTES, Form, in_parts, prepare, whole
 from softxent_client.errors import ServiceError, ServiceUnavailableError
+from softxent_client.explained import explanation_of
 from softxent_client.messages import Answer, Body, Call, document
 from softxent_client.prepared import Requests
 from softxent_client.wire import JSON, SAFETENSORS, LimitExceededError, json_form
@@ -142,11 +144,11 @@ class Shared:
         logits: npt.ArrayLike,
         label: int | None,
         target_probabilities: npt.ArrayLike | None,
-    ) -> Steps[dict[str, Any]]:
+    ) -> Steps[Explanation]:
         given = {"logits": logits, "label": label, "target_probabilities": target_probabilities}
         arrays = {name: _array(name, value) for name, value in given.items() if value is not None}
         body = Body(list(json_form.encode(arrays)))
-        return document((yield Call("POST", "/v1/explain", {}, JSON, body)))
+        return explanation_of(document((yield Call("POST", "/v1/explain", {}, JSON, body))))
 
     def _health_steps(self) -> Steps[bool]:
         return (yield Call("GET", "/v2/health/ready", retried=False)).status == 200

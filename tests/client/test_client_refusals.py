@@ -55,8 +55,8 @@ def test_labels_to_explain_are_integers(client: Client, label: Any, shown: str) 
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ({"logits": np.zeros((1, 2), np.int16), "labels": [0]}, TensorError),
-        ({"logits": np.zeros((1, 2), np.int64), "labels": [0]}, TensorError),
+        ({"logits": np.zeros((1, 2), np.bool_), "labels": [0]}, TensorError),
+        ({"logits": np.zeros((1, 2), np.complex64), "labels": [0]}, TensorError),
         ({"logits": np.zeros((1, 2)), "labels": [0.5]}, TensorError),
         ({"logits": np.zeros((1, 2)), "labels": [0, 1]}, TensorError),
         ({"logits": np.zeros((1, 2)), "labels": [0], "reduction": "median"}, OptionError),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,13 +78,44 @@ def test_info_states_the_limits_and_the_service_is_ready(client: Client) -> None
     assert client.health() is True
 
 
-@pytest.mark.parametrize("target", [{"label": 1}, {"target_probabilities": [0.25, 0.5, 0.25]}])
-def test_explanations_come_step_by_step(client: Client, target: dict[str, Any]) -> None:
-    steps = client.explain([1.0, 2.0, 3.0], **target)
-    wanted = softxent.explain([1.0, 2.0, 3.0], **target)
-    assert steps["softmax_out"] == wanted.softmax_out.tolist()
-    assert steps["fused_gradient"] == wanted.fused_gradient.tolist()
-    assert steps["chain_rule_product"] == pytest.approx(steps["fused_gradient"])
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint32"])
+def test_integer_logits_are_taken_as_the_library_takes_them(client: Client, dtype: str) -> None:
+    logits = np.array([[1, 2, 3], [0, 100, 7]], dtype)
+    assert_same(client.cross_entropy(logits, [0, 1]), softxent.cross_entropy(logits, [0, 1]))
+
+
+def members(of: Any) -> dict[str, Any]:
+    """Return everything that an explanation holds, its arrays as bytes with their dtypes."""
+    found: dict[str, Any] = {}
+    for name, value in vars(of).items():
+        if dataclasses.is_dataclass(value):
+            found |= {f"{name}.{inner}": v for inner, v in members(value).items()}
+        elif isinstance(value, (np.ndarray, np.generic)):
+            # A NaN has a sign, which says nothing.
+            shown = np.where(np.isnan(value), np.nan, value).astype(value.dtype)
+            found[name] = (value.dtype, value.shape, shown.tobytes())
+        else:
+            found[name] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [
+        ([1.0, 2.0, 3.0], {"label": 1}),
+        ([1.0, 2.0, 3.0], {"target_probabilities": [0.25, 0.5, 0.25]}),
+        # Its textbook forms are infinite and NaN.
+        ([800.0, 98.0], {"label": 0}),
+        # Two steps are not defined.
+        ([0.0, -800.0], {"label": 1}),
+    ],
+)
+def test_explanations_are_the_librarys(
+    client: Client, logits: list[float], target: dict[str, Any]
+) -> None:
+    steps = client.explain(logits, **target)
+    assert isinstance(steps, softxent.Explanation)
+    assert members(steps) == members(softxent.explain(logits, **target))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -94,7 +126,7 @@ def test_the_async_client_does_the_same(service_url: str, encoding: Any) -> None
         async with AsyncClient(service_url, encoding=encoding) as client:
             assert await client.health() is True
             assert (await client.info())["name"] == "softxent"
-            assert (await client.explain([1.0, 2.0], 0))["loss"] == softxent.explain([1, 2], 0).loss
+            assert (await client.explain([1.0, 2.0], 0)).loss == softxent.explain([1, 2], 0).loss
             return await client.cross_entropy(**call)
 
     assert_same(asyncio.run(run()), softxent.cross_entropy(**call))
