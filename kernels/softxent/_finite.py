@@ -6,6 +6,7 @@ Log-probabilities of classes that are masked, or whose logit is -inf, are -inf a
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from softxent._kernels.math.exact_sum import all_finite, total
 from softxent.batch import Batch, dtype_name
 from softxent.errors import ROWS_NAMED, NonFiniteError, as_json, counted, named_rows
-from softxent.evaluations import DERIVATIVES, PER_LOGIT, PRODUCT
+from softxent.evaluations import PER_LOGIT
 from softxent.options import Options
 from softxent.results import Arrays
 
@@ -65,7 +66,7 @@ def refuse_non_finite(
         if name in _ALWAYS_FINITE:
             continue
         array = arrays[name]
-        if name in DERIVATIVES and _fits(name, batch, options, divisor, array, losses.largest):
+        if name == "gradient" and _fits(batch, options, divisor, array, losses.largest):
             continue
         if name == "log_probabilities" and _replaced(batch, arrays):
             # Which logits were -inf is not known any more.
@@ -96,14 +97,16 @@ def _cause(batch: Batch, arrays: Arrays, row: int, loss: npt.NDArray[Any]) -> st
         f"its loss is beyond {loss.dtype}, because logits lie too far apart for the temperature,"
         " or because weights or scale are too large"
     )
+    if batch.class_mask.size and batch.logits.shape[1] == batch.classes:
+        mask = batch.class_mask if batch.class_mask.ndim == 1 else batch.class_mask[row]
+        if not mask.any():
+            return f"class_mask leaves no class of row {row}"
     if _replaced(batch, arrays) or batch.logits.shape[1] != batch.classes:
         return f"in row {row} a logit is NaN or infinite, or {overflow}"
     x = batch.logits[row].astype(np.float64)
     if batch.class_mask.size:
         mask = batch.class_mask if batch.class_mask.ndim == 1 else batch.class_mask[row]
         x = x[mask != 0]
-    if not x.size:
-        return f"class_mask leaves no class of row {row}"
     if np.isnan(x).any():
         return f"a logit of row {row} is NaN"
     if np.isinf(x.max()):
@@ -119,28 +122,24 @@ def _replaced(batch: Batch, arrays: Arrays) -> bool:
 
 
 def _fits(
-    name: str,
     batch: Batch,
     options: Options,
     divisor: float,
     array: npt.NDArray[Any],
     largest_loss: float,
 ) -> bool:
-    """Whether no derivative can be beyond its type, as far as the losses tell.
+    """Whether no gradient can be beyond its type, as far as the losses tell.
 
     A row's gradient by its logits is at most 1 / ln 2 of its loss, at most the target's total of a
-    bucket, and at most 2 z_loss |lse| of its z-loss; a diagonal no more. So nearly all batches
-    need no look at their derivatives.
+    bucket, and at most 2 z_loss |lse| of its z-loss. So nearly all batches need no look at it.
     """
     weights = batch.row_weights
     weight = float(weights.max(initial=0.0)) if weights.size else 1.0
     bound = 3.0 * largest_loss + (2.2 + 3.0 * options.z_loss) * weight * abs(options.scale)
-    bound /= divisor * options.temperature
-    if name != "gradient":
-        bound /= options.temperature
-    if name == PRODUCT:
-        vectors = batch.vectors
-        bound *= 2.0 * max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
+    # A factor that overflows before the temperature divides it is lost.
+    if not weight * abs(options.scale) / divisor < math.inf:
+        return False
+    bound = bound / divisor / options.temperature
     return bound < 0.99 * _LARGEST[_narrower(batch.computed, array.dtype)]
 
 

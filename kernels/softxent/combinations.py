@@ -60,11 +60,19 @@ def _refuse_outputs(layout: Layout, options: Options) -> None:
 
 def _refuse_temperature(layout: Layout, options: Options) -> None:
     # Logits 2^128 apart, whose difference is no float32, then still differ by more than 2^8 in the
-    # exponent, where the lesser one's share of a sum cannot be seen.
-    if layout.computed.itemsize == 4 and options.temperature >= 2.0**120:
+    # exponent, where the lesser one's share of a sum cannot be seen. Downwards 1 / temperature is
+    # finite.
+    most = 120 if layout.computed.itemsize == 4 else 1020
+    if most == 120 and options.temperature >= 2.0**120:
         raise OptionError(
             "temperature must be below 2^120, about 1.3e36, for logits computed in float32,"
             f" not {options.temperature!r}",
+            field="temperature",
+        )
+    if options.temperature < 2.0**-most:
+        raise OptionError(
+            f"temperature must be at least 2^-{most}, about {2.0**-most:.1e}, for logits computed"
+            f" in {layout.computed}, not {options.temperature!r}",
             field="temperature",
         )
 

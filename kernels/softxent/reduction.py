@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -22,6 +23,7 @@ from softxent.options import Options
 SMALLEST_NORMAL = 2.0**-1022
 """Of float64; a divisor below it has lost digits, and its inverse overflows."""
 
+_LARGEST = Fraction(sys.float_info.max)
 _SMALLEST_FACTORS = {8: SMALLEST_NORMAL, 4: 2.0**-100}
 """By the bytes of a row's loss: below such factors losses lose digits before a mean's division."""
 
@@ -85,6 +87,8 @@ def _largest_factor(batch: Batch, options: Options) -> float:
     largest = [Fraction(float(w.max())) for w in weights if w.size]
     # In fractions, so that the product does not underflow itself.
     factor = math.prod(largest, start=Fraction(abs(options.scale)))
+    if factor > _LARGEST:
+        return math.inf
     return float(factor) or (5e-324 if factor else 0.0)
 
 

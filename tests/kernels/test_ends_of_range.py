@@ -269,3 +269,91 @@ def test_replaced_logits_are_not_asked_for_the_cause() -> None:
     x = np.array([[1.0, math.nan]])
     says = "in row 0 a logit is NaN or infinite, or its loss is beyond float64"
     refused(NonFiniteError, "logits", says, x, [0], out={"gradient": x})
+
+
+@pytest.mark.parametrize("softcap", [1e200, 1e300, 1e305, 1e307, float(np.finfo(float).max)])
+@pytest.mark.parametrize("value", [4.2e-71, 1e-10, 1e-6, 1e-3, 1.0, 1e100, 1e299])
+@pytest.mark.parametrize("classes", [1, 40])
+def test_the_largest_softcaps_keep_every_digit(softcap: float, value: float, classes: int) -> None:
+    """A cap that is far away is none: s tanh(x / s), of which x / s may be no normal number."""
+    for x in (value, -value):
+        logits = np.full((1, classes), -np.inf)
+        logits[0, 0] = x
+        with mpmath.workdps(60):
+            wanted = float(mpmath.mpf(softcap) * mpmath.tanh(mpmath.mpf(x) / mpmath.mpf(softcap)))
+        np.testing.assert_array_max_ulp(logsumexp(logits, softcap=softcap), np.array([wanted]), 1)
+
+
+def test_a_gradient_below_a_softcap_that_is_far_away_is_that_without_one() -> None:
+    x = np.array([[1e-6, 0.0, -1e-3]])
+    capped, plain = (cross_entropy(x, [1], softcap=cap).gradient for cap in (1e305, None))
+    np.testing.assert_allclose(np.asarray(capped), np.asarray(plain), rtol=4e-16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "temperature"),
+    [
+        (np.float32, 1e-40),
+        (np.float16, 1e-39),
+        (ml_dtypes.bfloat16, 1e-37),
+        (np.float64, 1e-310),
+    ],
+)
+def test_a_temperature_whose_inverse_is_no_number_is_refused(
+    dtype: Any, temperature: float
+) -> None:
+    logits = np.array([[1.0, 0.0]]).astype(dtype)
+    for evaluate in (softmax, log_softmax, logsumexp):
+        with pytest.raises(OptionError, match="temperature must be at least 2"):
+            evaluate(logits, temperature=temperature)
+    refused(OptionError, "temperature", "at least 2", logits, [0], temperature=temperature)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_least_temperatures_give_the_limit(dtype: Any) -> None:
+    least = 2.0**-120 if dtype == np.float32 else 2.0**-1020
+    logits = np.array([[1.0, 0.0, 1.0]], dtype)
+    assert softmax(logits, temperature=least).tolist() == [[0.5, 0.0, 0.5]]
+    assert cross_entropy(logits[:, :2], [0], temperature=least, outputs="loss").loss_sum == 0.0
+
+
+@pytest.mark.parametrize("logits", [[[0, 1.7e308]], [[1.7e308, 0]]])
+def test_second_derivatives_of_gaps_beyond_the_range_are_zero(logits: list[list[float]]) -> None:
+    """The probability of one class is 1, to every digit: its derivatives are 0, not 0 inf."""
+    x = np.array(logits, float)
+    label = [int(x[0].argmax())]
+    found = cross_entropy(x, label, temperature=0.1, outputs="hessian_diagonal")
+    assert np.asarray(found.hessian_diagonal).tolist() == [[0.0, 0.0]]
+    product = hessian_vector_product(x, [[1.0, 2.0]], label, temperature=0.1)
+    assert product.tolist() == [[0.0, 0.0]]
+
+
+def test_a_factor_that_overflows_before_the_temperature_is_refused() -> None:
+    call: dict[str, Any] = {"row_weights": [3.15e209], "denominator": 4.1e-119}
+    call |= {"temperature": 2.07e276, "reduction": "mean", "outputs": "gradient"}
+    refused(NonFiniteError, "gradient", "beyond float64", np.zeros((1, 2)), [0], **call)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"row_weights": [1e200], "scale": 1e200},
+        {"denominator": 1e-200, "temperature": 1e-200},
+        {"row_weights": [1e-200], "temperature": 1e-200},
+    ],
+)
+def test_products_of_factors_beyond_the_range_end_in_numbers_or_typed_errors(
+    call: dict[str, Any],
+) -> None:
+    try:
+        found = cross_entropy(np.zeros((1, 2)), [0], reduction="mean", **call)
+    except SoftxentError:
+        return
+    assert np.isfinite(np.asarray(found.gradient)).all()
+    assert np.isfinite(found.loss_sum)
+
+
+def test_an_empty_mask_is_named_where_logits_are_replaced() -> None:
+    x = np.array([[1.0, 2.0]])
+    with pytest.raises(NonFiniteError, match="class_mask leaves no class of row 0"):
+        softmax(x, class_mask=np.zeros(2, bool), out=x)

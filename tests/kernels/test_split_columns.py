@@ -264,3 +264,36 @@ def test_partials_travel() -> None:
     np.testing.assert_array_max_ulp(
         np.asarray(result.loss), np.asarray(cross_entropy(X, Y).loss), 4
     )
+
+
+@pytest.mark.parametrize("kind", ["labels", "target_probabilities"])
+@pytest.mark.parametrize("cuts", [[0, 4096, 9000], [0, 100, 9000]])
+@pytest.mark.parametrize("other", ["logits", "target_probabilities"])
+def test_partials_of_other_logits_or_targets_are_refused_with_their_rows(
+    kind: str, cuts: list[int], other: str
+) -> None:
+    """What the block itself comes to is compared with what was exchanged, to the bit."""
+    draw = np.random.default_rng(5)
+    given: dict[str, Any] = {"logits": draw.normal(size=(6, 9000))}
+    if kind == "labels":
+        given["labels"] = draw.integers(0, 9000, 6)
+    else:
+        given["target_probabilities"] = draw.random((6, 9000)) / 4500
+    if other not in given:
+        pytest.skip("there is no such tensor")
+    changed = {**given, other: given[other].copy()}
+    changed[other][[2, 4]] *= 1.5
+    wide = ("logits", "target_probabilities")
+
+    def block(tensors: dict[str, Any], begin: int, end: int) -> dict[str, Any]:
+        return {n: t[:, begin:end] if n in wide else t for n, t in tensors.items()}
+
+    bounds = list(itertools.pairwise(cuts))
+    parts = [class_partials(**block(given, a, b), first_class=a, classes=9000) for a, b in bounds]
+    whole = combine_partials(parts)
+    for a, b in bounds:
+        call = block(changed, a, b)
+        call.setdefault("labels", None)
+        with pytest.raises(TensorError, match="2 rows, first in row 2") as caught:
+            class_cross_entropy(**call, partials=whole, first_class=a)
+        assert caught.value.field == "partials"

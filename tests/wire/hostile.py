@@ -51,12 +51,18 @@ JSON_BODIES: Mapping[str, Body] = {
     "zeros behind a point": logits(b"0", b"[[0."),
     "integers beyond 64 bits": logits(b",123456789012345678901"),
     "long division": logits(b",12345678901234567890123e-300"),
+    "long division, and exponents of many digits": logits(
+        b",1.000000000000000011e-290" * 8_000 + b",1e-00000000000000000000001"
+    ),
     "halves of the least number": logits(b",2.4703282292062327208299439634110764e-324"),
     "between two float32": logits(b",16777217.000001"),
     "between two float32, of many digits": logits(b",1.000000059604644775390625000000000000001"),
     "beyond float32": logits(b",1e39"),
     "a string that does not end": repeated(b"a", b'{"labels":[0],"logits":"'),
     "escaped quotes": repeated(b'\\"', b'{"labels":[0],"logits":"'),
+    "numbers between brackets": lambda n: (
+        b'{"labels":[0],"logits":' + b"[1," * (n // 4) + b"1" + b"]" * (n // 4) + b"}"
+    ),
     "members": lambda n: b"{" + b",".join(b'"%x":1' % i for i in range(n // 9 + 1)) + b"}",
     "one member again and again": repeated(b'"labels":[0],', b"{", b'"logits":[[1]]}'),
     "objects in objects": lambda n: b'{"a":' * (n // 6) + b"1" + b"}" * (n // 6),

@@ -107,3 +107,36 @@ def test_what_is_just_below_the_middle_to_infinity_is_the_largest_number(
     middle = int(Fraction(largest) + half)
     text = f"{middle - 1}.{'9' * 30}"
     assert float(read(f'{{"logits":[[{text}]],"labels":[0]}}', dtype)["logits"][0, 0]) == largest
+
+
+TIE = "1.000000059604644775390625000001"
+"""Just above the middle of 1 and the next float32: its digits are asked for."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e-1000000000000000000001",
+        "0e1000000000000000000001",
+        "0.0e-99999999999999999999",
+        "-1e-1000000000000000000001",
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_an_exponent_of_any_length_beside_a_tie(dtype: str, text: str) -> None:
+    found = read(f'{{"logits":[[{TIE},{text}]],"labels":[0]}}', dtype)
+    assert [float(v) for v in found["logits"][0]] == [
+        float(nearest(Fraction(TIE), dtype)),
+        0.0,
+    ]
+
+
+@pytest.mark.parametrize("numbers", [1, 400, 40_000])
+def test_an_exponent_of_many_digits_is_read_in_documents_of_any_size(numbers: int) -> None:
+    """Its digits are no number that could be written anew."""
+    slow = ",1.000000000000000011e-30" * numbers
+    found = read(
+        f'{{"logits":[[1e-1000000000000000000001,1e-00000000000000000000001{slow}]],"labels":[0]}}'
+    )
+    assert found["logits"][0, :2].tolist() == [0.0, float(np.float32(0.1))]
+    assert (found["logits"][0, 2:] == np.float32(1.000000000000000011e-30)).all()

@@ -91,6 +91,18 @@ def test_a_declared_size_that_is_not_that_of_the_shape(size: Any) -> None:
     assert type(refusal({"inputs": [entry, GOOD[1]]}, LOGITS.tobytes())) is MalformedBodyError
 
 
+@pytest.mark.parametrize("depth", [970, 1_000, 1_023])
+def test_nesting_beside_a_tie_is_refused_where_python_cannot_read_it(depth: int) -> None:
+    """The texts of numbers are read where one lies between two float32."""
+    nested = "[" * depth + "]" * depth
+    data = (
+        '{"name":"logits","shape":[1,2],"datatype":"FP32","data":[1.0000000596046447753906251,2]}'
+    )
+    text = f'{{"x":{nested},"inputs":[{data}]}}'
+    with pytest.raises(MalformedBodyError, match="nested too deeply"):
+        oip_form.decode(text.encode(), None, CROSS_ENTROPY, Limits())
+
+
 def test_bytes_that_are_missing_or_left_over() -> None:
     document = {"inputs": [as_bytes("logits", LOGITS), GOOD[1]]}
     short = refusal(document, LOGITS.tobytes()[:-1])

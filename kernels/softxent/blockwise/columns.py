@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Any, NoReturn, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ from softxent._outputs import prepare_outputs
 from softxent._plan import MAIN, SLOTS, arrays_of, plan_of
 from softxent.batch import Batch, check_batch, dtype_name
 from softxent.combinations import check_compatible
-from softxent.errors import OptionError, TensorError
+from softxent.errors import OptionError, TensorError, counted
 from softxent.evaluations import CROSS_ENTROPY
 from softxent.options import OptionKeywords, Options
 from softxent.reduction import mean_divisor, refuse_weights_out_of_range
@@ -212,7 +212,8 @@ def class_cross_entropy(
     from every block. Arguments are those of `class_partials`.
 
     Raises:
-        As `cross_entropy`; TensorError where the partials do not belong to these rows.
+        As `cross_entropy`; TensorError where the partials do not belong to these rows. Those of
+        other logits show only in the pass that writes: what `out` holds is then undefined.
     """
     tensors = {
         "logits": logits,
@@ -287,13 +288,26 @@ def run_columns(
 ) -> Sums:
     """Write the outputs of a block of columns; return the accumulator of the rows' losses."""
     names = ("tiles", "shortfalls", "target_sums", "entry_logits")
+    differs = np.zeros(batch.rows)
     exchange = _Exchange(
         first_class=first_class,
         first_tile=partials.tile_starts.index(first_class),
         bounds=(*partials.tile_starts, partials.classes),
-        arrays={name: getattr(partials, name) for name in names},
+        arrays={name: getattr(partials, name) for name in names} | {"differs_out": differs},
     )
-    return _run_shard(batch, options, divisor, arrays, exchange, threads)
+    sums = _run_shard(batch, options, divisor, arrays, exchange, threads)
+    if differs.any():
+        _refuse_other_block(differs)
+    return sums
+
+
+def _refuse_other_block(differs: npt.NDArray[np.float64]) -> NoReturn:
+    rows = differs.nonzero()[0]
+    raise TensorError(
+        "the partials were made from other logits, or another target_probabilities, in"
+        f" {counted(rows.size, 'row')}, first in row {rows[0]}; make them anew, of every block",
+        field="partials",
+    )
 
 
 def _run_shard(

@@ -14,6 +14,9 @@ import numpy as np
 from softxent.errors import ROWS_NAMED
 from softxent_client.wire.schema import Array
 
+DEEPEST = 2**15 - 2
+"""No array may be as deep: numbers of 16 bits are sorted in linear time."""
+
 OPEN, CLOSE, COMMA, QUOTE, BRACE = b'[],"{'
 
 
@@ -130,8 +133,8 @@ class Marks:
         count = int(np.searchsorted(self._places, size))
         self._places, self._opens = self._places[:count], self._opens[:count]
         self._after = self._after[:count]
-        # The depth of the array that each bracket begins or ends.
-        depths = (self._after + ~self._opens).astype(np.int16)
+        # The depth of the array that each bracket begins or ends; what is too deep is refused.
+        depths = np.minimum(self._after + ~self._opens, DEEPEST).astype(np.int16)
         self._order = np.argsort(depths, kind="stable")
         counts = np.bincount(depths + 1, minlength=self._depth + 3)
         self._bounds: list[int] = np.cumsum(counts).tolist()

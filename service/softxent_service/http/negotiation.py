@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -156,6 +157,10 @@ def _q(text: str) -> float:
     return q if 0 <= q <= 1 else 0.0
 
 
+_SECONDS = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?:[eE][+-]?[0-9]{1,2})?")
+"""A decimal number, as programs write it; Python's own also reads underscores and words."""
+
+
 def seconds_of(timeout: bytes | None, default: float, longest: float) -> float:
     """Return how long a call may take, as its header Request-Timeout asks.
 
@@ -174,10 +179,7 @@ def seconds_of(timeout: bytes | None, default: float, longest: float) -> float:
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+    return float(text) if _SECONDS.fullmatch(text) else 0.0
 
 
 def _parse(text: str) -> tuple[str, dict[str, str]]:

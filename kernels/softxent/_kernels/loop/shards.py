@@ -134,6 +134,8 @@ def _evaluate_shards(transformed: bool) -> Any:
             for i in range(target.count):
                 task.entry_logits_out[row * (task.entries + 1) + i] = scratch.logits[i]
             return
+        if differs(task, row, scratch.partials, w, first_tile, last_tile):
+            task.differs_out[row] = 1.0
         read_tiles(task, row, scratch.partials, first_tile, last_tile)
         if w.written_out:
             read_sums(task, row, w.tile_weights, first_tile, last_tile)
@@ -226,6 +228,21 @@ def write_tiles(task, row, own):
             task.tiles_out[(row * count + t) * KEPT + i] = own[t * PARTIALS + i]
         if task.shortfalls_out.size > 0:
             task.shortfalls_out[row * count + t] = own[t * PARTIALS + KEPT]
+
+
+@inlined
+def differs(task, row, partials, w, first_tile, last_tile):
+    """Whether the block's own tiles are other ones than were exchanged, to the bit."""
+    count = partials.size // PARTIALS
+    found = False
+    for t in range(first_tile, last_tile):
+        for i in range(KEPT):
+            here = partials[t * PARTIALS + i]
+            given = task.tiles[(row * count + t) * KEPT + i]
+            found = found or not (here == given or (here != here and given != given))
+        if w.written_out:
+            found = found or w.tile_weights[t] != task.target_sums[row * count + t]
+    return found
 
 
 @inlined

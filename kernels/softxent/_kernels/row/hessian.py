@@ -29,6 +29,12 @@ def factor_of(task, row_weight):
 
 
 @inlined
+def mass_of(target, extra, s):
+    """Return T + 2 zeta lse, where the log-normaliser may be infinite without a z-loss."""
+    return target.mass + extra * s.lse if extra > 0.0 else target.mass
+
+
+@inlined
 def probability(z, e, j, n, share, share_low, s):
     """Return (p_j, 1 - p_j) lane by lane; at a maximum they are 1 / D and S / D."""
     v = to_float64(load_first(e, j, n, 0.0)) * 2.0 ** -format_of(e).headroom
@@ -48,6 +54,7 @@ def write_hessian_diagonal(task, row_weight, target, s, o, bucketed, scratch, ou
     """Write the diagonal."""
     z = scratch.z
     factor, extra = factor_of(task, row_weight), 2.0 * task.z_loss
+    mass = mass_of(target, extra, s)
     for t in range(scratch.partials.size // PARTIALS):
         share, share_low = share_of(scratch.partials, t)
         q_share, q_low = share, share_low
@@ -57,7 +64,7 @@ def write_hessian_diagonal(task, row_weight, target, s, o, bucketed, scratch, ou
         for j in range(t * TILE, end, LANES):
             n = end - j
             p, others = probability(z, scratch.e, j, n, share, share_low, s)
-            value = (target.mass + extra * s.lse) * (p * others)
+            value = mass * (p * others)
             if extra > 0.0:
                 value = value + extra * (p * p)
             if bucketed:
@@ -71,6 +78,7 @@ def write_product(task, row_weight, target, s, o, bucketed, vector, scratch, out
     """Write the product, relative to the vector's value at the first maximum."""
     z = scratch.z
     factor, extra = factor_of(task, row_weight), 2.0 * task.z_loss
+    mass = mass_of(target, extra, s)
     t = 0
     while scratch.partials[t * PARTIALS + MAXIMUM] != s.m:
         t += 1
@@ -89,7 +97,7 @@ def write_product(task, row_weight, target, s, o, bucketed, vector, scratch, out
             n = end - j
             u = relative(z, vector, base, j, n)
             p, _ = probability(z, scratch.e, j, n, share, share_low, s)
-            value = (target.mass + extra * s.lse) * (p * (u - mean))
+            value = mass * (p * (u - mean))
             if extra > 0.0:
                 value = value + extra * (p * (base + mean))
             if bucketed:

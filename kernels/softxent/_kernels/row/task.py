@@ -146,6 +146,8 @@ class Shard(NamedTuple):
     target_sums_out: Annotated[Any, Array("float64", written=True)]
     entry_logits_out: Annotated[Any, Array("float64", written=True)]
     """NaN for entries outside the block."""
+    differs_out: Annotated[Any, Array("float64", written=True)]
+    """[N], zeroed: 1 where the block's own tiles are not those of `tiles` and `target_sums`."""
 
 
 ShardTask = namedtuple("ShardTask", Task._fields + Shard._fields)  # type: ignore[misc]

@@ -12,6 +12,9 @@ from softxent._kernels.math.elementary import tanh_quotient
 from softxent._kernels.simd.lanes import LANES, cast_down, fma, select, to_float64
 from softxent._kernels.simd.memory import load_first, store_first
 
+TINY = 2.0**-900
+"""Quotients below this lose digits on the way, in float64; tanh leaves them as they are."""
+
 
 @inlined
 def transform_row(task, row, x, z, slope):
@@ -40,6 +43,10 @@ def cap(x, softcap, like):
     high, low, derivative = tanh_quotient(like, magnitude, softcap)
     product = high * softcap
     capped = product + fma(low, softcap, fma(high, softcap, 0.0 - product))
+    # So far below the cap x / s loses digits, or is 0; s tanh(x / s) is x to every digit.
+    tiny = (magnitude > 0.0) & (magnitude < softcap * TINY)
+    capped = select(tiny, magnitude, capped)
+    derivative = select(tiny, 1.0, derivative)
     return cast_down(select(negative, 0.0 - capped, capped), like), cast_down(derivative, like)
 
 
