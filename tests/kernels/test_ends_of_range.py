@@ -241,7 +241,7 @@ CAUSES: dict[str, tuple[Any, list[int], dict[str, Any]]] = {
     "the largest logit of row 0 is Infinity": ([[math.inf, 2], [1, 1]], [0, 0], {}),
     "the largest logit of row 1 is -Infinity": ([[1, 2], [-math.inf, -math.inf]], [0, 0], {}),
     "a class of the target has the logit -Infinity": ([[1, 2], [1, -math.inf]], [0, 1], {}),
-    "too far apart for the temperature": ([[1, 2], [1, 9]], [0, 0], {"temperature": 1e-310}),
+    "too far apart for the temperature": ([[1, 2], [1, 99]], [0, 0], {"temperature": 2e-307}),
     "weights or scale are too large": ([[1, 2], [1, 9]], [0, 0], {"scale": 1e308}),
 }
 

@@ -266,9 +266,15 @@ def test_partials_travel() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["labels", "target_probabilities"])
 @pytest.mark.parametrize("cuts", [[0, 4096, 9000], [0, 100, 9000]])
-@pytest.mark.parametrize("other", ["logits", "target_probabilities"])
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("labels", "logits"),
+        ("target_probabilities", "logits"),
+        ("target_probabilities", "target_probabilities"),
+    ],
+)
 def test_partials_of_other_logits_or_targets_are_refused_with_their_rows(
     kind: str, cuts: list[int], other: str
 ) -> None:
@@ -279,8 +285,6 @@ def test_partials_of_other_logits_or_targets_are_refused_with_their_rows(
         given["labels"] = draw.integers(0, 9000, 6)
     else:
         given["target_probabilities"] = draw.random((6, 9000)) / 4500
-    if other not in given:
-        pytest.skip("there is no such tensor")
     changed = {**given, other: given[other].copy()}
     changed[other][[2, 4]] *= 1.5
     wide = ("logits", "target_probabilities")

@@ -209,6 +209,7 @@ def check(document: dict[str, Any], status: int, word: str) -> None:
     assert document["error"] == document["detail"]
     assert len(document["detail"]) > 10
     assert not re.search(r"Error|Traceback|object at 0x|\n", document["detail"])
+    assert not re.search(r"\b1 (rows|classes|bytes|elements|dimensions)\b", document["detail"])
 
 
 def test_every_row_of_the_table_is_provoked() -> None:
@@ -242,3 +243,14 @@ def test_more_connections_than_there_may_be(start: Callable[..., Service]) -> No
     check(json.loads(body), status, "overloaded")
     assert headers["retry-after"] == "1"
     assert "one connection more than the limit of 1" in json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1_0", "nan", "inf", "1e", "0x1", "-1", "0", "1e400", "0x1p3", "1 0"]
+)
+def test_a_time_is_a_plain_decimal_number(refusing: Refusing, text: str) -> None:
+    """Python's own float also reads underscores and words."""
+    case = Case("a number of seconds", headers={"request-timeout": text})
+    answer = refusing.ask(case)
+    check(answer.json(), answer.status_code, "malformed-request")
+    assert answer.json()["field"] == "request-timeout"
