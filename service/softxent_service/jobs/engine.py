@@ -74,9 +74,11 @@ def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[st
         divisor = _known_divisor(known) if known else find_divisor(job, arrays)
         if divisor is not None:
             check_weights(job, arrays, divisor)
+        job = job.begun(divisor, known["result_id"] if known else None)
+        result = Result(job)
         result.begin(arrays["logits"], divisor)
         tally = result.finished() if known else Tally()
-        _Run(job.begun(divisor), cluster, tally, report, stops).all_blocks()
+        _Run(job, cluster, tally, report, stops).all_blocks()
         if divisor is None:
             options, sums = job.specification.options, tally.sums
             check_weights(job, arrays, mean_divisor(options, sums.weight_sum, sums.count))

@@ -27,6 +27,7 @@ def attributes_of(job: Job, tally: Tally) -> dict[str, Any]:
     return {
         "softxent": softxent.__version__,
         "numerics": softxent.NUMERICS_VERSION,
+        "id": job.result_id,
         **job.asked,
         "versions": dict(job.versions),
         "rows": job.plan.rows,
