@@ -50,9 +50,9 @@ def evaluate(specification: Any, settings: Settings) -> None:
         typer.echo("softxent: stopped; the same command goes on from here", err=True)
         sys.exit(STOPPED)
     shown = ("rows", "count", "skipped", "loss_sum", "weight_sum", "mean", "perplexity", "accuracy")
-    reason = attributes["perplexity_reason"]
     for name in shown:
-        note = f" ({reason})" if name == "perplexity" and reason else ""
+        reason = attributes.get(f"{name}_reason")
+        note = f" ({reason})" if reason else ""
         typer.echo(f"{name:<10}  {attributes[name]}{note}")
     typer.echo(f"{'result':<10}  {job.output.url}")
 

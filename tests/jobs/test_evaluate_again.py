@@ -68,3 +68,12 @@ def test_a_finished_result_of_a_file_that_changed_is_refused(arrays: Path) -> No
 def test_why_there_is_no_perplexity_is_shown(arrays: Path) -> None:
     shown = evaluate(arrays, "--z-loss=0.1").stdout
     assert "perplexity  None (z_loss is part of the loss)\n" in shown
+
+
+def test_why_there_is_no_mean_is_shown(arrays: Path) -> None:
+    shown = evaluate(arrays, "--scale=1e-44").stdout
+    reason = (
+        "weights times scale are below 7.9e-31 in every row, where float32 losses lose digits"
+        " before the mean is divided; choose a larger scale"
+    )
+    assert f"mean        None ({reason})\nperplexity  None ({reason})\n" in shown

@@ -256,8 +256,11 @@ class Result:
         """
         self._folder.write(_key(block.block), block.to_bytes(self._job.fingerprint))
 
-    def finish(self, tally: Tally) -> Json:
+    def finish(self, tally: Tally, lost: str | None = None) -> Json:
         """Make the group a result, and return its attributes.
+
+        Args:
+            lost: see `summary.attributes_of`.
 
         Raises:
             EmptyReductionError: the mean divides by 0 and `empty` is "error".
@@ -273,7 +276,7 @@ class Result:
             divisor = mean_divisor(options, sums.weight_sum, sums.count)
             totals["loss"] = reduced_loss(options, sums.loss_sum, divisor)
         refuse_infinite_sums(options, totals)
-        attributes = attributes_of(self._job, tally)
+        attributes = attributes_of(self._job, tally, lost)
         if "loss" in totals:
             self._write_whole("loss", totals["loss"])
         if tally.skipped:
