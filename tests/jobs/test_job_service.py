@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -285,6 +287,18 @@ def test_the_list_is_cut_into_pages_and_filtered(url: str, arrays: Path) -> None
         ("limit=2&limit=3", "limit"),
         ("cursor=x", "cursor"),
         ("cursor=" + "f" * 100 + "-0", "cursor"),
+        ("cursor=ffffffffffff-ffffffff", "cursor"),
+        ("cursor=e677d21fdc00-0", "cursor"),
+        ("cursor=01-1", "cursor"),
+        ("cursor=1-01", "cursor"),
+        ("cursor=1-1-1", "cursor"),
+        ("cursor=-1-1", "cursor"),
+        ("cursor=1-1%0a", "cursor"),
+        ("cursor=%D9%A1-1", "cursor"),
+        ("cursor=1-1&cursor=1-1", "cursor"),
+        ("limit=%D9%A1", "limit"),
+        ("state=%E2%82%AC", "state"),
+        ("%E2%82%AC=1", "€"),
         ("page=2", "page"),
     ],
 )
@@ -292,7 +306,37 @@ def test_a_list_that_makes_no_sense_is_refused(url: str, query: str, field: str)
     refused(HTTP.get(f"{url}/v1/jobs?{query}"), 422, "invalid-job", field)
 
 
-@pytest.mark.parametrize("job_id", ["nothing", "%00", "a" * 2000, "..%2f.."])
+@pytest.mark.parametrize("cursor", ["0-0", "1-1", "e677d21fdbff-ffffffff", "fffffff-ffffffff"])
+def test_a_cursor_of_any_time_is_answered(url: str, cursor: str) -> None:
+    """The last time is that of 9999-12-31T23:59:59.999Z."""
+    answer = HTTP.get(f"{url}/v1/jobs?cursor={cursor}")
+    assert (answer.status_code, answer.json()) == (200, {"jobs": [], "next": None})
+
+
+@pytest.mark.parametrize("query", [b"cursor=\xe2\x82\xac", b"cursor=\xff", b"cursor=\xed\xa0\x80"])
+def test_a_query_of_bare_bytes_is_no_fault_of_the_service(url: str, query: bytes) -> None:
+    address = httpx.URL(url)
+    context = ssl._create_unverified_context() if address.scheme == "https" else None
+    with socket.create_connection((address.host, address.port or 80), timeout=60) as plain:
+        stream = context.wrap_socket(plain) if context else plain
+        stream.sendall(
+            b"GET /v1/jobs?" + query + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        status = stream.recv(4096).split()[1]
+    assert status in (b"400", b"422")
+
+
+@pytest.mark.parametrize("last", ["", "0", "f" * 16, "f" * 5000, "\x7f", "é"])
+def test_any_last_event_id_is_taken(url: str, last: str) -> None:
+    job_id = HTTP.get(f"{url}/v1/jobs?limit=1").json()["jobs"][0]["id"]
+    headers = {b"last-event-id": last.encode("latin-1")}
+    with HTTP.stream("GET", f"{url}/v1/jobs/{job_id}/events", headers=headers) as answer:
+        assert answer.status_code in (200, 400)
+
+
+@pytest.mark.parametrize(
+    "job_id", ["nothing", "%00", "%ff", "%ed%a0%80", "%E2%82%AC", "a" * 2000, "..%2f.."]
+)
 def test_no_such_job(url: str, job_id: str) -> None:
     for path in ("", "/events"):
         answer = HTTP.get(f"{url}/v1/jobs/{job_id}{path}")

@@ -185,7 +185,7 @@ def job_routes(
 
     @read(PATH, summary="Jobs, the newest first", openapi_extra={"parameters": LIST_PARAMETERS})
     async def index(request: Request) -> Response:
-        query = read_list(request.url.query.encode("latin-1"))
+        query = read_list(request.scope["query_string"])
         return JSONResponse(await ask(lambda jobs: page(jobs.records(), **query)))
 
     @read(PATH + "/{id}", summary="One job", openapi_extra={"parameters": ID_PARAMETERS})
