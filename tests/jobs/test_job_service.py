@@ -141,6 +141,9 @@ def test_a_failure_is_told_as_a_problem(url: str, arrays: Path) -> None:
     [
         ({"logits": "file:///etc/passwd"}, 422, "location-refused", "logits"),
         ({"logits": "http://127.0.0.1/x"}, 422, "location-refused", "logits"),
+        ({"logits": "{root}%2flogits.npy"}, 422, "location-refused", "logits"),
+        ({"output": "{root}/a%2Fb"}, 422, "location-refused", "output"),
+        ({"labels": "{root}/%ff.npy"}, 422, "location-refused", "labels"),
         ({"labels": "{root}/nothing.npy"}, 422, "storage-failed", "labels"),
         ({"labels": "{root}/logits.npy"}, 422, "invalid-tensor", "labels"),
         ({"temperature": 0}, 422, "invalid-option", "temperature"),
@@ -170,7 +173,19 @@ def test_what_is_wrong_is_refused_before_it_is_recorded(
         (b'{"a": NaN}', 400, "malformed-body", None),
         (b"\xff", 400, "malformed-body", None),
         (b"[" * 60_000, 400, "malformed-body", None),
+        (b"\xef\xbb\xbf{}", 400, "malformed-body", None),
+        (b"\xff\xfe{\x00}\x00", 400, "malformed-body", None),
+        ("{}".encode("utf-16-be"), 400, "malformed-body", None),
+        ("{}".encode("utf-16-le"), 400, "malformed-body", None),
+        ("{}".encode("utf-32"), 400, "malformed-body", None),
+        (b'{"output": "\xed\xa0\x80"}', 400, "malformed-body", None),
         (b"[]", 422, "invalid-job", None),
+        (
+            b'{"logits": "file:///\\ud800", "output": "file:///a"}',
+            422,
+            "location-refused",
+            "logits",
+        ),
         (b'{"output": "a", "output": "b"}', 422, "invalid-job", "output"),
         (b'{"logits": "file:///a/b"}', 422, "invalid-job", "output"),
         (b'{"a": "' + b"x" * 70_000 + b'"}', 413, "limit-exceeded", None),
@@ -181,6 +196,35 @@ def test_what_is_no_job_is_refused(
 ) -> None:
     headers = {"content-type": "application/json"}
     refused(HTTP.post(f"{url}/v1/jobs", content=body, headers=headers), status, slug, field)
+
+
+def test_a_body_that_is_too_long_is_told_what_to_do(url: str) -> None:
+    answer = HTTP.post(f"{url}/v1/jobs", json={"logits": "x" * 65_536})
+    refused(answer, 413, "limit-exceeded")
+    assert answer.json()["detail"] == (
+        "the body is over the limit job_bytes of 65536 bytes; a job names its arrays by URL and"
+        " holds no values; shorten it"
+    )
+
+
+def test_a_key_finds_its_job_when_the_inputs_are_gone(url: str, arrays: Path) -> None:
+    folder, key_field = arrays / "removed_later", "idempotency-key"
+    folder.mkdir()
+    save(folder, batch(40, 10))
+    asked, key = job(folder, "out"), {"idempotency-key": "removed-later"}
+    first = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key).json()["id"]
+    assert ended(url, first)["state"] == "succeeded"
+    (folder / "logits.npy").unlink()
+    again = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key)
+    assert (again.status_code, again.json()["id"]) == (202, first)
+    # What is left must be as it was.
+    np.save(folder / "labels.npy", np.zeros(40, np.int64))
+    answer = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key)
+    assert "labels changed since" in refused(answer, 422, "idempotency-key-reused", key_field)
+    (folder / "labels.npy").unlink()
+    again = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key)
+    assert (again.status_code, again.json()["id"]) == (202, first)
+    refused(HTTP.post(f"{url}/v1/jobs", json=asked), 422, "storage-failed", "logits")
 
 
 def test_other_forms_and_options_in_the_query_are_refused(url: str) -> None:

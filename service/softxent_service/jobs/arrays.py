@@ -22,7 +22,7 @@ import zarr
 
 from softxent.batch import dtype_name
 from softxent.errors import TensorError
-from softxent_service.jobs.errors import InputChangedError, StorageError
+from softxent_service.jobs.errors import InputChangedError, MissingArrayError, StorageError
 from softxent_service.jobs.formats import describe, file_at, refuse_group
 from softxent_service.jobs.roots import Place
 from softxent_service.jobs.storage import Folder, refuse
@@ -162,9 +162,9 @@ def open_array(place: Place, field: str) -> StoredArray:
         raise StorageError(f"{place.url} is {found}", field=field) from None
 
 
-def missing(field: str, url: str) -> StorageError:
+def missing(field: str, url: str) -> MissingArrayError:
     """Return the error of an array that is not there."""
-    return StorageError(f"there is no array at {url}", field=field)
+    return MissingArrayError(f"there is no array at {url}", field=field)
 
 
 def changed(field: str, url: str) -> InputChangedError:
