@@ -118,8 +118,12 @@ def a_group(out: Path) -> None:
     zarr.create_group(str(out / "loss"))
 
 
-GONE = {change.__name__: change for change in (removed, emptied, without_metadata)}
-REPLACED = {
+Change = Callable[[Path], None]
+
+GONE: dict[str, Change] = {
+    change.__name__: change for change in (removed, emptied, without_metadata)
+}
+REPLACED: dict[str, Change] = {
     change.__name__: change
     for change in (
         another_of_the_same_form,
@@ -232,17 +236,18 @@ def test_a_finished_result_of_a_release_without_identities_shows_its_totals(
         Result(job_over(arrays)).done()
 
 
-@pytest.mark.parametrize("kind", {**GONE, **REPLACED})
+@pytest.mark.parametrize("kind", [*GONE, *REPLACED])
 def test_an_array_that_goes_while_the_job_runs_fails_it(
     arrays: Path, cluster: Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "TICK_SECONDS", 0.0)
-    done: list[object] = []
+    done: list[str] = []
 
     def report(progress: Progress) -> None:
         # All is written, and the result not yet made whole.
         if progress.blocks_done == progress.blocks and not done:
-            done.append({**GONE, **REPLACED}[kind](arrays / "out"))  # type: ignore[func-returns-value]
+            {**GONE, **REPLACED}[kind](arrays / "out")
+            done.append(kind)
 
     with pytest.raises(JobFailedError, match="out/loss"):
         run(job_over(arrays), cluster, report)

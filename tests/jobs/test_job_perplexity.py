@@ -121,7 +121,7 @@ def test_a_mean_that_is_lost_is_no_number(
 
     What is said is what the mean itself is refused with.
     """
-    given = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32)}
+    given: dict[str, Any] = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32)}
     sizes = {"row_weights": 6, "class_weights": CLASSES}
     options = dict(members, non_finite="propagate")
     for name, length in sizes.items():
@@ -138,7 +138,11 @@ def test_a_mean_that_is_lost_is_no_number(
 def test_a_row_that_is_ignored_keeps_no_mean(tmp_path: Path, cluster: Cluster) -> None:
     """The row of weight 1 does not count, and all that count have losses of 0 in float32."""
     weights = np.where(UNIFORM["labels"] == -100, 1.0, 1e-46)
-    given = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32), "row_weights": weights}
+    given: dict[str, Any] = {
+        **UNIFORM,
+        "logits": UNIFORM["logits"].astype(np.float32),
+        "row_weights": weights,
+    }
     told = attributes(tmp_path, cluster, given)
     assert (told["mean"], told["perplexity"]) == (None, None)
     with pytest.raises(softxent.WeightError, match="losses lose digits"):
@@ -148,7 +152,11 @@ def test_a_row_that_is_ignored_keeps_no_mean(tmp_path: Path, cluster: Cluster) -
 def test_one_row_that_weighs_enough_keeps_the_mean(tmp_path: Path, cluster: Cluster) -> None:
     weights = np.full(6, 1e-46)
     weights[2] = 0.25
-    given = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32), "row_weights": weights}
+    given: dict[str, Any] = {
+        **UNIFORM,
+        "logits": UNIFORM["logits"].astype(np.float32),
+        "row_weights": weights,
+    }
     told = attributes(tmp_path, cluster, given)
     assert told["mean"] == pytest.approx(math.log(16), rel=1e-6)
     assert told["perplexity"] == pytest.approx(16, rel=1e-6)
@@ -161,7 +169,7 @@ def test_one_row_that_weighs_enough_keeps_the_mean(tmp_path: Path, cluster: Clus
 def test_an_infinity_that_scale_or_weights_have_made_is_no_perplexity(
     tmp_path: Path, cluster: Cluster, members: dict[str, Any]
 ) -> None:
-    given = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32)}
+    given: dict[str, Any] = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32)}
     options = dict(members, non_finite="propagate")
     if "row_weights" in options:
         given["row_weights"] = np.full(6, options.pop("row_weights"))

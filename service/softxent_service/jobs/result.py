@@ -110,7 +110,7 @@ class Result:
         if different:
             raise OutputInUseError(
                 f"{self._job.output.url} holds the half-done result of another job, with another"
-                f" {different[0]}; name another, or remove it",
+                f" {', '.join(different)}; name another, or remove it",
                 field="output",
             )
 
@@ -136,16 +136,17 @@ class Result:
                 f"{url} holds Zarr data that is no result of this release; name another",
                 field="output",
             )
-        same = not _different(found, self._job.asked)
-        now = dict(self._job.versions)
-        names = [name for name in now if found["versions"].get(name) != now[name]]
-        if same and names:
-            raise OutputInUseError(
-                f"{url} is finished already, of {', '.join(names)} that changed since; name"
-                " another, or remove it",
-                field="output",
-            )
-        raise OutputInUseError(f"{url} is finished already; name another", field="output")
+        different = _different(found, self._job.asked)
+        now, before = dict(self._job.versions), found["versions"]
+        names = [n for n in now if n not in different and before.get(n) != now[n]]
+        reasons = [f"with another {', '.join(different)}"] if different else []
+        reasons += [f"of {', '.join(names)} that changed since"] if names else []
+        if found.get("numerics") != softxent.NUMERICS_VERSION:
+            reasons.append(f"with numerics {found.get('numerics')}")
+        told = f", {' and '.join(reasons)}" if reasons else ""
+        raise OutputInUseError(
+            f"{url} is finished already{told}; name another output, or remove it", field="output"
+        )
 
     def done(self) -> Json | None:
         """Return the attributes of the result, None where none of this very job is finished.
