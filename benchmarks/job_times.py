@@ -92,8 +92,8 @@ def loop_seconds(folder: Path) -> float:
     """Return how long the blocks of a job take one after the other, without Dask."""
     job = accepted(folder, ["loss"])
     began = time.perf_counter()
-    Result(job).begin(job.open()["logits"], None)
     begun = job.begun(None)
+    Result(begun).begin(job.open()["logits"], None)
     for block in range(job.plan.blocks):
         evaluate_block(begun, block, softxent.NUMERICS_VERSION)
     seconds = time.perf_counter() - began

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -23,7 +22,6 @@ from softxent.options import Options
 SMALLEST_NORMAL = 2.0**-1022
 """Of float64; a divisor below it has lost digits, and its inverse overflows."""
 
-_LARGEST = Fraction(sys.float_info.max)
 _SMALLEST_FACTORS = {8: SMALLEST_NORMAL, 4: 2.0**-100}
 """By the bytes of a row's loss: below such factors losses lose digits before a mean's division."""
 
@@ -62,6 +60,9 @@ def refuse_weights_out_of_range(batch: Batch, options: Options, divisor: float) 
         size = "less than the smallest normal" if divisor < 1 else "more than the largest"
         raise _out_of_range(batch, f"the weights of the rows add up to {size} float64")
     factor, smallest = _largest_factor(batch, options), _SMALLEST_FACTORS[batch.computed.itemsize]
+    if options.denominator is None and options.mean_over == "weights":
+        # No row that counts weighs more than all of them; one that is ignored may.
+        factor = min(factor, _as_float(Fraction(divisor) * Fraction(abs(options.scale))))
     if 0 < factor < smallest:
         raise _out_of_range(
             batch,
@@ -86,10 +87,15 @@ def _largest_factor(batch: Batch, options: Options) -> float:
     weights = (batch.row_weights, batch.class_weights)
     largest = [Fraction(float(w.max())) for w in weights if w.size]
     # In fractions, so that the product does not underflow itself.
-    factor = math.prod(largest, start=Fraction(abs(options.scale)))
-    if factor > _LARGEST:
+    return _as_float(math.prod(largest, start=Fraction(abs(options.scale))))
+
+
+def _as_float(factor: Fraction) -> float:
+    """Return a factor as float64; one that is not 0 stays so, and a large one may be infinite."""
+    try:
+        return float(factor) or (5e-324 if factor else 0.0)
+    except OverflowError:
         return math.inf
-    return float(factor) or (5e-324 if factor else 0.0)
 
 
 def _out_of_range(batch: Batch, what: str) -> InputError:

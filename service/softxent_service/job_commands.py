@@ -16,7 +16,7 @@ import typer
 from softxent.errors import SoftxentError
 from softxent_service.commands import app
 from softxent_service.explain_command import explain
-from softxent_service.job_flags import takes, takes_job
+from softxent_service.job_flags import line_of, takes, takes_job
 from softxent_service.machine import tell_numba
 from softxent_service.settings import Settings
 
@@ -45,25 +45,16 @@ def evaluate(specification: Any, settings: Settings) -> None:
         with Cluster(settings.dask_scheduler, settings.threads) as cluster:
             attributes = console.evaluate(job, cluster)
     except JobFailedError as failure:
-        sys.exit(_told(failure.problem))
+        sys.exit(line_of(failure.problem))
     except StoppedError:
         typer.echo("softxent: stopped; the same command goes on from here", err=True)
         sys.exit(STOPPED)
     shown = ("rows", "count", "skipped", "loss_sum", "weight_sum", "mean", "perplexity", "accuracy")
-    reason = attributes["perplexity_reason"]
     for name in shown:
-        note = f" ({reason})" if name == "perplexity" and reason else ""
+        reason = attributes.get(f"{name}_reason")
+        note = f" ({reason})" if reason else ""
         typer.echo(f"{name:<10}  {attributes[name]}{note}")
     typer.echo(f"{'result':<10}  {job.output.url}")
-
-
-def _told(problem: dict[str, Any]) -> str:
-    """Return the line that tells why a job failed."""
-    rows = ", ".join(
-        f"{row} ({value})"
-        for row, value in zip(problem.get("rows", ()), problem.get("values", ()), strict=False)
-    )
-    return f"softxent: {problem['detail']}{f'; rows {rows}' if rows else ''}"
 
 
 @app.command()
@@ -165,7 +156,7 @@ def watch(job: _ID, url: _URL = _AT, key_file: _KEY_FILE = None) -> None:
         for news in jobs.watch(job):
             typer.echo(_line(news))
     if news["error"]:
-        sys.exit(_told(news["error"]))
+        sys.exit(line_of(news["error"]))
     sys.exit(0 if news["state"] == "succeeded" else 1)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from softxent import Options
-from softxent.errors import SoftxentError
+from softxent.errors import OptionError, SoftxentError
 from softxent.evaluations import TENSORS
 from softxent.options import DECLARED
 from softxent_service.commands import checked, flag
+from softxent_service.jobs.errors import SpecificationError
 from softxent_service.settings import Settings
 
 _LOGITS = Annotated[str, typer.Argument(help="Path or URL of the logits, .npy or Zarr v3.")]
@@ -72,8 +73,12 @@ def takes_job(
                 if own:
                     rest["settings"] = checked(own)
                 command(specification, **rest)
+            except (OptionError, SpecificationError) as error:
+                raise _wrong_use(error) from None
             except SoftxentError as error:
-                raise _refusal(error) from None
+                # The arrays are at fault, not the command line.
+                typer.echo(line_of({**error.details(), "detail": error.message}), err=True)
+                raise typer.Exit(1) from None
 
         return _with_flags(run, {**_job_flags(settings), **extra}, command)
 
@@ -107,7 +112,14 @@ def _specification(given: dict[str, Any]) -> Any:
     return Specification.checked(tensors, url_of(given["output"]), options, given["on_error"])
 
 
-def _refusal(error: SoftxentError) -> typer.BadParameter:
+def line_of(problem: Mapping[str, Any]) -> str:
+    """Return the line that tells of a problem document: what is wrong, and in which rows."""
+    told = zip(problem.get("rows", ()), problem.get("values", ()), strict=False)
+    rows = ", ".join(f"{row} ({value})" for row, value in told)
+    return f"softxent: {problem['detail']}{f'; rows {rows}' if rows else ''}"
+
+
+def _wrong_use(error: SoftxentError) -> typer.BadParameter:
     hint = f"'{(error.field or '').replace('_', '-')}'" if error.field else None
     return typer.BadParameter(str(error), param_hint=hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ def run(
     job: Job, cluster: Cluster, report: Callable[[Progress], None] | None = None
 ) -> dict[str, Any]:
     return run_job(job, cluster, report or (lambda _: None), lambda: False)
+
+
+def begun(job: Job) -> Job:
+    """Return a job as what goes on with its half-done result has it."""
+    known = json.loads((job.output.folder / ".softxent" / "job.json").read_text())
+    return job.begun(None, known["result_id"])
 
 
 def read(folder: Path, name: str, output: str = "out") -> Array:

@@ -35,9 +35,16 @@ def test_a_finished_result_shows_its_totals_again(arrays: Path) -> None:
     assert (again.exit_code, again.stdout, again.stderr) == (0, first.stdout, "")
     # Blocks of another size make the same result.
     assert evaluate(arrays, "--block-bytes=5000").stdout == first.stdout
-    other = evaluate(arrays, "--temperature=2")
-    assert other.exit_code == 2
-    assert "is finished already" in " ".join(other.stderr.split())
+    other = evaluate(arrays, "--temperature=2", "--z-loss=0.1")
+    assert other.exit_code == 1
+    assert other.stderr == (
+        f"softxent: file://{arrays}/out is finished already, with another temperature, z_loss;"
+        " name another output, or remove it\n"
+    )
+    np.save(arrays / "other.npy", np.load(arrays / "labels.npy"))
+    labels = str(arrays / "other.npy")
+    given = ["evaluate", str(arrays / "logits.npy"), labels, f"--output={arrays}/out"]
+    assert "already, with another labels; name" in CliRunner().invoke(app, given).stderr
 
 
 def test_a_file_that_is_exported_again_after_a_failure_is_evaluated_whole(arrays: Path) -> None:
@@ -61,10 +68,19 @@ def test_a_finished_result_of_a_file_that_changed_is_refused(arrays: Path) -> No
     assert evaluate(arrays).exit_code == 0
     np.save(arrays / "labels.npy", (np.load(arrays / "labels.npy") + 1) % CLASSES)
     again = evaluate(arrays)
-    assert (again.exit_code, again.stdout) == (2, "")
-    assert "is finished already, of labels that changed since" in " ".join(again.stderr.split())
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "is finished already, of labels that changed since" in again.stderr
 
 
 def test_why_there_is_no_perplexity_is_shown(arrays: Path) -> None:
     shown = evaluate(arrays, "--z-loss=0.1").stdout
     assert "perplexity  None (z_loss is part of the loss)\n" in shown
+
+
+def test_why_there_is_no_mean_is_shown(arrays: Path) -> None:
+    shown = evaluate(arrays, "--scale=1e-44").stdout
+    reason = (
+        "weights times scale are below 7.9e-31 in every row, where float32 losses lose digits"
+        " before the mean is divided; choose a larger scale"
+    )
+    assert f"mean        None ({reason})\nperplexity  None ({reason})\n" in shown

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,6 @@ def test_it_writes_the_result_and_tells_the_sums(arrays: Path) -> None:
         (["--outputs=losses"], 2, "unknown output 'losses'"),
         (["--on-error=retry"], 2, "on_error must be one of fail, skip"),
         (["--labels=x"], 2, "No such option"),
-        (["--row-weights=nothing.npy"], 2, "there is no array at file:///"),
         (["--block-bytes=1"], 2, "SOFTXENT_BLOCK_BYTES"),
         (["--tail=bucket"], 2, "tail applies only to top-k targets"),
     ],
@@ -70,6 +70,41 @@ def test_a_wrong_use_is_told(arrays: Path, arguments: list[str], status: int, te
     assert (done.exit_code, done.stdout) == (status, "")
     assert text in " ".join(done.stderr.split())
     assert not (arrays / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed", "line"),
+    [
+        (["--row-weights=nothing.npy"], {}, "there is no array at file://{here}/nothing.npy"),
+        ([], {"labels": np.full(500, 40)}, "labels must lie in [0, 40)"),
+        ([], {"labels": np.zeros(499, np.int64)}, "labels has shape [499]; the logits ask for [5"),
+        ([], {"logits": np.zeros(500)}, "logits must have at least 2 dimensions"),
+        (["--output={arrays}/logits.npy/x"], {}, "output and logits lie in one another"),
+    ],
+)
+def test_arrays_at_fault_are_told_in_one_line(
+    arrays: Path, flags: list[str], changed: dict[str, Any], line: str
+) -> None:
+    for name, values in changed.items():
+        np.save(arrays / f"{name}.npy", values)
+    given = [arrays / "logits.npy", arrays / "labels.npy", f"--output={arrays}/out"]
+    told = [flag.replace("{arrays}", str(arrays)) for flag in flags]
+    done = CliRunner().invoke(app, ["evaluate", *map(str, given), *told])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"softxent: {line.replace('{here}', str(Path.cwd()))}")
+    assert not (arrays / "out").exists()
+
+
+def test_a_refused_label_is_named(arrays: Path) -> None:
+    labels = np.load(arrays / "labels.npy")
+    labels[7] = 40
+    np.save(arrays / "labels.npy", labels)
+    given = [arrays / "logits.npy", arrays / "labels.npy", f"--output={arrays}/out"]
+    done = CliRunner().invoke(app, ["evaluate", *map(str, given)])
+    assert done.exit_code == 1
+    assert done.stderr.endswith("; rows 7 (40)\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_failure_names_the_rows(arrays: Path) -> None:
@@ -107,5 +142,5 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert 0 < done < 6000
     # Another size of blocks would be another plan.
     again = evaluate(*given, "--block-bytes=3200")
-    assert (again.returncode, again.stdout) == (2, "")
+    assert (again.returncode, again.stdout) == (1, "")
     assert "a half-done result in blocks of another size" in " ".join(again.stderr.split())

@@ -111,7 +111,7 @@ def output_of_others(folder: Path) -> None:
 
 
 def half_done(folder: Path) -> None:
-    job = accepted(folder)
+    job = accepted(folder).begun(None)
     Result(job).begin(job.open()["logits"], None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from job_support import accepted, run, save
 
+import softxent
 from softxent_service.jobs.cluster import Cluster
 
 CLASSES = 16
@@ -96,3 +97,82 @@ def test_a_loss_that_is_infinite(tmp_path: Path, cluster: Cluster) -> None:
     tensors = {"logits": np.array([[0.0, -np.inf]]), "labels": np.array([1])}
     told = attributes(tmp_path, cluster, tensors, non_finite="propagate")
     assert told["perplexity"] == "Infinity"
+
+
+LOSING: list[dict[str, Any]] = [
+    {"row_weights": 1e-46},
+    {"row_weights": 1e-46, "reduction": "sum"},
+    {"row_weights": 1e-320},
+    {"row_weights": 1e-320, "scale": 1e-20, "outputs": ["loss", "gradient"]},
+    {"row_weights": 8e307},
+    {"class_weights": 1e-46},
+    {"class_weights": 1e-20, "scale": -1e-20},
+    {"scale": 1e-46},
+    {"scale": 1e-44},
+    {"scale": 1e-44, "on_error": "skip"},
+]
+
+
+@pytest.mark.parametrize("members", LOSING)
+def test_a_mean_that_is_lost_is_no_number(
+    tmp_path: Path, cluster: Cluster, members: dict[str, Any]
+) -> None:
+    """Losses of float32 are 0 or subnormal here, or weights add up to infinity; the mean is ln 16.
+
+    What is said is what the mean itself is refused with.
+    """
+    given: dict[str, Any] = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32)}
+    sizes = {"row_weights": 6, "class_weights": CLASSES}
+    options = dict(members, non_finite="propagate")
+    for name, length in sizes.items():
+        if name in options:
+            given[name] = np.full(length, options.pop(name))
+    told = attributes(tmp_path, cluster, given, **options)
+    assert (told["mean"], told["perplexity"]) == (None, None)
+    assert told["mean_reason"] == told["perplexity_reason"]
+    with pytest.raises(softxent.SoftxentError) as refused:
+        softxent.cross_entropy(**given, reduction="mean", scale=members.get("scale", 1.0))
+    assert told["mean_reason"] == refused.value.message
+
+
+def test_a_row_that_is_ignored_keeps_no_mean(tmp_path: Path, cluster: Cluster) -> None:
+    """The row of weight 1 does not count, and all that count have losses of 0 in float32."""
+    weights = np.where(UNIFORM["labels"] == -100, 1.0, 1e-46)
+    given: dict[str, Any] = {
+        **UNIFORM,
+        "logits": UNIFORM["logits"].astype(np.float32),
+        "row_weights": weights,
+    }
+    told = attributes(tmp_path, cluster, given)
+    assert (told["mean"], told["perplexity"]) == (None, None)
+    with pytest.raises(softxent.WeightError, match="losses lose digits"):
+        softxent.cross_entropy(**given, reduction="mean")
+
+
+def test_one_row_that_weighs_enough_keeps_the_mean(tmp_path: Path, cluster: Cluster) -> None:
+    weights = np.full(6, 1e-46)
+    weights[2] = 0.25
+    given: dict[str, Any] = {
+        **UNIFORM,
+        "logits": UNIFORM["logits"].astype(np.float32),
+        "row_weights": weights,
+    }
+    told = attributes(tmp_path, cluster, given)
+    assert told["mean"] == pytest.approx(math.log(16), rel=1e-6)
+    assert told["perplexity"] == pytest.approx(16, rel=1e-6)
+    assert (told["mean_reason"], told["perplexity_reason"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "members", [{"scale": 1e39}, {"reduction": "mean", "denominator": 2.0, "row_weights": 8e307}]
+)
+def test_an_infinity_that_scale_or_weights_have_made_is_no_perplexity(
+    tmp_path: Path, cluster: Cluster, members: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {**UNIFORM, "logits": UNIFORM["logits"].astype(np.float32)}
+    options = dict(members, non_finite="propagate")
+    if "row_weights" in options:
+        given["row_weights"] = np.full(6, options.pop("row_weights"))
+    told = attributes(tmp_path, cluster, given, **options)
+    assert told["perplexity"] is None
+    assert told["perplexity_reason"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from job_support import accepted, batch, read, run, save
+from job_support import accepted, batch, begun, read, run, save
 
 import softxent
 from softxent_service.jobs import engine
@@ -116,7 +116,7 @@ def test_a_record_that_is_being_written_is_none_yet(arrays: Path, cluster: Clust
     """Workers of a runner that died may still commit, while the next one reads what there is."""
     job = job_over(arrays)
     stop_after(job, cluster, 5)
-    result, ends = Result(job), threading.Event()
+    result, ends = Result(begun(job)), threading.Event()
     block = next(iter(result.finished().done))
     record = result.is_committed(block)
     assert record is not None
@@ -138,7 +138,7 @@ def test_a_record_that_is_being_written_is_none_yet(arrays: Path, cluster: Clust
 def test_what_a_late_worker_writes_stops_no_end(arrays: Path, cluster: Cluster) -> None:
     job = job_over(arrays)
     stop_after(job, cluster, 5)
-    result = Result(job)
+    result = Result(begun(job))
     block = next(iter(result.finished().done))
     record = result.is_committed(block)
     assert record is not None
@@ -234,7 +234,7 @@ def test_a_block_that_is_committed_is_not_computed_twice(arrays: Path, cluster: 
     job = job_over(arrays)
     stop_after(job, cluster, 10)
     (arrays / "logits.npy").unlink()
-    committed = evaluate_block(job, 0, softxent.NUMERICS_VERSION)
+    committed = evaluate_block(begun(job), 0, softxent.NUMERICS_VERSION)
     assert isinstance(committed, Finished)
     assert committed.block == 0
 

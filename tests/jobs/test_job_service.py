@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,6 +141,9 @@ def test_a_failure_is_told_as_a_problem(url: str, arrays: Path) -> None:
     [
         ({"logits": "file:///etc/passwd"}, 422, "location-refused", "logits"),
         ({"logits": "http://127.0.0.1/x"}, 422, "location-refused", "logits"),
+        ({"logits": "{root}%2flogits.npy"}, 422, "location-refused", "logits"),
+        ({"output": "{root}/a%2Fb"}, 422, "location-refused", "output"),
+        ({"labels": "{root}/%ff.npy"}, 422, "location-refused", "labels"),
         ({"labels": "{root}/nothing.npy"}, 422, "storage-failed", "labels"),
         ({"labels": "{root}/logits.npy"}, 422, "invalid-tensor", "labels"),
         ({"temperature": 0}, 422, "invalid-option", "temperature"),
@@ -168,7 +173,19 @@ def test_what_is_wrong_is_refused_before_it_is_recorded(
         (b'{"a": NaN}', 400, "malformed-body", None),
         (b"\xff", 400, "malformed-body", None),
         (b"[" * 60_000, 400, "malformed-body", None),
+        (b"\xef\xbb\xbf{}", 400, "malformed-body", None),
+        (b"\xff\xfe{\x00}\x00", 400, "malformed-body", None),
+        ("{}".encode("utf-16-be"), 400, "malformed-body", None),
+        ("{}".encode("utf-16-le"), 400, "malformed-body", None),
+        ("{}".encode("utf-32"), 400, "malformed-body", None),
+        (b'{"output": "\xed\xa0\x80"}', 400, "malformed-body", None),
         (b"[]", 422, "invalid-job", None),
+        (
+            b'{"logits": "file:///\\ud800", "output": "file:///a"}',
+            422,
+            "location-refused",
+            "logits",
+        ),
         (b'{"output": "a", "output": "b"}', 422, "invalid-job", "output"),
         (b'{"logits": "file:///a/b"}', 422, "invalid-job", "output"),
         (b'{"a": "' + b"x" * 70_000 + b'"}', 413, "limit-exceeded", None),
@@ -179,6 +196,35 @@ def test_what_is_no_job_is_refused(
 ) -> None:
     headers = {"content-type": "application/json"}
     refused(HTTP.post(f"{url}/v1/jobs", content=body, headers=headers), status, slug, field)
+
+
+def test_a_body_that_is_too_long_is_told_what_to_do(url: str) -> None:
+    answer = HTTP.post(f"{url}/v1/jobs", json={"logits": "x" * 65_536})
+    refused(answer, 413, "limit-exceeded")
+    assert answer.json()["detail"] == (
+        "the body is over the limit job_bytes of 65536 bytes; a job names its arrays by URL and"
+        " holds no values; shorten it"
+    )
+
+
+def test_a_key_finds_its_job_when_the_inputs_are_gone(url: str, arrays: Path) -> None:
+    folder, key_field = arrays / "removed_later", "idempotency-key"
+    folder.mkdir()
+    save(folder, batch(40, 10))
+    asked, key = job(folder, "out"), {"idempotency-key": "removed-later"}
+    first = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key).json()["id"]
+    assert ended(url, first)["state"] == "succeeded"
+    (folder / "logits.npy").unlink()
+    again = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key)
+    assert (again.status_code, again.json()["id"]) == (202, first)
+    # What is left must be as it was.
+    np.save(folder / "labels.npy", np.zeros(40, np.int64))
+    answer = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key)
+    assert "labels changed since" in refused(answer, 422, "idempotency-key-reused", key_field)
+    (folder / "labels.npy").unlink()
+    again = HTTP.post(f"{url}/v1/jobs", json=asked, headers=key)
+    assert (again.status_code, again.json()["id"]) == (202, first)
+    refused(HTTP.post(f"{url}/v1/jobs", json=asked), 422, "storage-failed", "logits")
 
 
 def test_other_forms_and_options_in_the_query_are_refused(url: str) -> None:
@@ -285,6 +331,18 @@ def test_the_list_is_cut_into_pages_and_filtered(url: str, arrays: Path) -> None
         ("limit=2&limit=3", "limit"),
         ("cursor=x", "cursor"),
         ("cursor=" + "f" * 100 + "-0", "cursor"),
+        ("cursor=ffffffffffff-ffffffff", "cursor"),
+        ("cursor=e677d21fdc00-0", "cursor"),
+        ("cursor=01-1", "cursor"),
+        ("cursor=1-01", "cursor"),
+        ("cursor=1-1-1", "cursor"),
+        ("cursor=-1-1", "cursor"),
+        ("cursor=1-1%0a", "cursor"),
+        ("cursor=%D9%A1-1", "cursor"),
+        ("cursor=1-1&cursor=1-1", "cursor"),
+        ("limit=%D9%A1", "limit"),
+        ("state=%E2%82%AC", "state"),
+        ("%E2%82%AC=1", "€"),
         ("page=2", "page"),
     ],
 )
@@ -292,7 +350,37 @@ def test_a_list_that_makes_no_sense_is_refused(url: str, query: str, field: str)
     refused(HTTP.get(f"{url}/v1/jobs?{query}"), 422, "invalid-job", field)
 
 
-@pytest.mark.parametrize("job_id", ["nothing", "%00", "a" * 2000, "..%2f.."])
+@pytest.mark.parametrize("cursor", ["0-0", "1-1", "e677d21fdbff-ffffffff", "fffffff-ffffffff"])
+def test_a_cursor_of_any_time_is_answered(url: str, cursor: str) -> None:
+    """The last time is that of 9999-12-31T23:59:59.999Z."""
+    answer = HTTP.get(f"{url}/v1/jobs?cursor={cursor}")
+    assert (answer.status_code, answer.json()) == (200, {"jobs": [], "next": None})
+
+
+@pytest.mark.parametrize("query", [b"cursor=\xe2\x82\xac", b"cursor=\xff", b"cursor=\xed\xa0\x80"])
+def test_a_query_of_bare_bytes_is_no_fault_of_the_service(url: str, query: bytes) -> None:
+    address = httpx.URL(url)
+    context = ssl._create_unverified_context() if address.scheme == "https" else None
+    with socket.create_connection((address.host, address.port or 80), timeout=60) as plain:
+        stream = context.wrap_socket(plain) if context else plain
+        stream.sendall(
+            b"GET /v1/jobs?" + query + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        status = stream.recv(4096).split()[1]
+    assert status in (b"400", b"422")
+
+
+@pytest.mark.parametrize("last", ["", "0", "f" * 16, "f" * 5000, "\x7f", "é"])
+def test_any_last_event_id_is_taken(url: str, last: str) -> None:
+    job_id = HTTP.get(f"{url}/v1/jobs?limit=1").json()["jobs"][0]["id"]
+    headers = {b"last-event-id": last.encode("latin-1")}
+    with HTTP.stream("GET", f"{url}/v1/jobs/{job_id}/events", headers=headers) as answer:
+        assert answer.status_code in (200, 400)
+
+
+@pytest.mark.parametrize(
+    "job_id", ["nothing", "%00", "%ff", "%ed%a0%80", "%E2%82%AC", "a" * 2000, "..%2f.."]
+)
 def test_no_such_job(url: str, job_id: str) -> None:
     for path in ("", "/events"):
         answer = HTTP.get(f"{url}/v1/jobs/{job_id}{path}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from job_support import Tensors, accepted, batch, read, run, save
+from job_support import Tensors, accepted, batch, begun, read, run, save
 
 import softxent
 from softxent_service.jobs import blocks, engine
@@ -281,7 +281,7 @@ def test_a_change_before_the_first_block_fails_the_job(tmp_path: Path, cluster: 
 def test_what_follows_from_a_change_is_told_as_the_change(tmp_path: Path) -> None:
     """The file is shorter now, and a block of it cannot be read: because it changed."""
     save(tmp_path, tensors())
-    job = job_over(tmp_path)
+    job = job_over(tmp_path).begun(None)
     Result(job).begin(job.open()["logits"], None)
     blocks.evaluate_block(job, 0, softxent.NUMERICS_VERSION)
     os.truncate(tmp_path / "logits.npy", 200)
@@ -296,10 +296,11 @@ def test_what_a_late_worker_commits_of_old_inputs_is_not_believed(
     save(tmp_path, tensors())
     old = job_over(tmp_path)
     stopped(old, cluster)
+    old = begun(old)
     record = Result(old).is_committed(0)
     assert record is not None
     exported_again(tmp_path)
-    new = job_over(tmp_path)
+    new = job_over(tmp_path).begun(None)
     Result(new).clear()
     Result(new).begin(new.open()["logits"], None)
     Result(old).commit(record)
@@ -308,7 +309,7 @@ def test_what_a_late_worker_commits_of_old_inputs_is_not_believed(
     late = blocks.evaluate_block(old, 7, softxent.NUMERICS_VERSION)
     assert isinstance(late, blocks.Fault)
     assert late.slug == "input-changed"
-    run(new, cluster)
+    run(job_over(tmp_path), cluster)
     expect_whole(tmp_path)
 
 

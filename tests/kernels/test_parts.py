@@ -113,3 +113,13 @@ def test_an_integer_is_held_exactly(count: int) -> None:
     from softxent.blockwise.rows import _integer_words
 
     assert RowSums(_integer_words(0), _integer_words(count), count).weight_sum == count
+
+
+def test_rows_are_weighed_whatever_else_is_asked() -> None:
+    """Of a mixed target the labels alone are given, and the logits' dtype is not known."""
+    given = {"labels": np.array([0, -100, 2]), "row_weights": np.array([1.0, 2.0, 4.0])}
+    options = Options(
+        hard_weight=0.5, tail="none", temperature=2.0**121, outputs=("hessian_diagonal",)
+    )
+    weighed = weigh_part(given, options, classes=3)
+    assert (weighed.weight_sum, weighed.count) == (5.0, 2)

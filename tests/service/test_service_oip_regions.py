@@ -7,7 +7,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -216,6 +216,79 @@ def test_the_gradient_may_take_the_place_of_the_logits(url: str, make: Make) -> 
     assert_problem(refused, 422, "invalid-output-buffer", "gradient")
     results(call(url, there, sent, [{"name": "gradient", "parameters": place("r", logits.nbytes)}]))
     assert shared.array(logits).tobytes() == native(url, tensors)["gradient"].tobytes()
+
+
+@pytest.fixture(params=["two regions", "a hard link"])
+def names(request: pytest.FixtureRequest, url: str, make: Make) -> Iterator[Shared]:
+    """An object that is registered as the regions a and b, in the latter from its byte 64 on."""
+    shared, link = make(1 << 20), None
+    register(url, "a", shared)
+    if request.param == "a hard link":
+        link = Path("/dev/shm", shared.key + "-link")
+        link.hardlink_to(f"/dev/shm/{shared.key}")
+        register(url, "b", replace(shared, key=link.name), 64)
+    else:
+        register(url, "b", shared, 64)
+    yield shared
+    if link is not None:
+        link.unlink()
+
+
+@pytest.mark.parametrize(("name", "at"), [("gradient", 4096), ("gradient", -64), ("loss", 4096)])
+def test_an_overlap_is_seen_under_any_name(url: str, names: Shared, name: str, at: int) -> None:
+    tensors = batch(300, 300)
+    logits = tensors["logits"]
+    names.array(logits, 64)[:] = logits
+    there = {"logits": described("logits", logits, parameters=place("a", logits.nbytes, 64))}
+    size = logits.nbytes if name == "gradient" else 4 * len(logits)
+    # Counted from the first byte of the logits.
+    where = place("b", size, at) if at >= 0 else place("a", size, 64 + at)
+    other = {"name": name, "parameters": where}
+    refused = call(url, there, {"labels": tensors["labels"]}, [other])
+    assert_problem(refused, 422, "invalid-output-buffer", name)
+    assert names.array(logits, 64).tobytes() == logits.tobytes()
+
+
+def test_the_gradient_takes_the_place_of_the_logits_under_any_name(url: str, names: Shared) -> None:
+    tensors = batch(300, 300)
+    logits = tensors["logits"]
+    names.array(logits, 64)[:] = logits
+    there = {"logits": described("logits", logits, parameters=place("a", logits.nbytes, 64))}
+    sent = {"labels": tensors["labels"]}
+    results(call(url, there, sent, [{"name": "gradient", "parameters": place("b", logits.nbytes)}]))
+    assert names.array(logits, 64).tobytes() == native(url, tensors)["gradient"].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("gradient", "loss"), ("loss", "gradient"), ("loss", "rank"), ("gradient", "probabilities")],
+)
+@pytest.mark.usefixtures("names")
+def test_outputs_do_not_overlap_one_another(url: str, first: str, second: str) -> None:
+    tensors = batch(300, 300)
+    sizes = {"loss": 1200, "rank": 2400}
+    outputs = [
+        {"name": name, "parameters": place(region, sizes.get(name, 360_000), at)}
+        for name, region, at in ((first, "a", 1000), (second, "b", 1000))
+    ]
+    refused = call(url, {}, tensors, outputs)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["type"] == "urn:softxent:problem:invalid-output-buffer"
+    assert refused.json()["field"] in (first, second)
+    # Side by side they are taken.
+    outputs[1]["parameters"] = place("b", sizes.get(second, 360_000), 500_000)
+    assert call(url, {}, tensors, outputs).status_code == 200
+
+
+def test_an_output_spares_inputs_that_are_copied(url: str, names: Shared) -> None:
+    tensors = batch(300, 300)
+    labels = tensors.pop("labels")
+    names.array(labels)[:] = labels
+    inputs = {"labels": described("labels", labels, parameters=place("a", labels.nbytes))}
+    outputs = [{"name": "loss", "parameters": place("b", 1200, 8)}]
+    refused = call(url, inputs, tensors, outputs)
+    assert_problem(refused, 422, "invalid-output-buffer", "loss")
+    assert names.array(labels).tobytes() == labels.tobytes()
 
 
 @pytest.mark.parametrize("size", [0, 8, 119])

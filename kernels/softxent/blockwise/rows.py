@@ -110,12 +110,12 @@ def weigh_part(
     lengths = ("labels", "row_weights", "target_indices")
     rows = next(len(tensors[name]) for name in lengths if name in tensors)
     given = {"logits": np.zeros((rows, 1), np.float32), **tensors}
-    ignores = replace(options, ignore_index=options.ignore_index if "labels" in tensors else None)
+    weighs = _options_of_weights(tensors, options)
     if "target_indices" not in tensors:
         given.setdefault("labels", np.zeros(rows, np.int64))
     batch = check_batch(given, classes=classes)
-    plan = plan_of(batch, ignores, CROSS_ENTROPY)
-    weights = weigh_exactly(plan, batch, ignores, threads_of(num_threads))
+    plan = plan_of(batch, weighs, CROSS_ENTROPY)
+    weights = weigh_exactly(plan, batch, weighs, threads_of(num_threads))
     return _sums(plan, weights, np.zeros(WORDS, np.int64))
 
 
@@ -203,6 +203,16 @@ def faulty_rows(
         batch, evaluation = check_columns(tensors, checked, first_class, classes), SHARD
     plan = plan_of(batch, checked, evaluation)
     return np.asarray(find_row_errors(plan, batch, checked, threads_of(num_threads)).faults != 0)
+
+
+def _options_of_weights(tensors: Mapping[str, Any], options: Options) -> Options:
+    """Return the options that weights depend on; others may not apply to some of the tensors."""
+    labels, top_k = "labels" in tensors, "target_indices" in tensors
+    return Options(
+        ignore_index=options.ignore_index if labels else None,
+        tail=options.tail if top_k else Options.tail,
+        hard_weight=options.hard_weight if labels and top_k else None,
+    )
 
 
 def _per_row(options: Options) -> Options:

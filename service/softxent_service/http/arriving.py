@@ -31,10 +31,16 @@ little; then all the rest of what is announced. Bodies of no more do not stand i
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How large a body may be, and the setting that says so."""
+    """How large a body may be.
+
+    Attributes:
+        name: of the limit; a setting, where it can be changed.
+        advice: what a client does instead.
+    """
 
     name: str
     limit: int
+    advice: str = "send fewer rows"
 
     def check(self, size: int) -> None:
         """Refuse `size` over the ceiling.
@@ -44,7 +50,7 @@ class Ceiling:
         """
         if size > self.limit:
             raise LimitExceededError(
-                f"the body is over the limit {self.name} of {self.limit} bytes; send fewer rows",
+                f"the body is over the limit {self.name} of {self.limit} bytes; {self.advice}",
                 limit_name=self.name,
                 limit=self.limit,
             )

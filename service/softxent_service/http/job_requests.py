@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Scope
 
 from softxent_client.wire import MalformedBodyError
+from softxent_client.wire.json_reader import BOM, BOM_FORBIDDEN
 from softxent_client.wire.schema import SHOWN, repeated
 from softxent_service.http.body import Buffer
 from softxent_service.http.errors import MalformedRequestError
@@ -44,13 +45,19 @@ def read_members(body: Buffer) -> object:
     """Return the JSON value of a body.
 
     Raises:
-        MalformedBodyError: it is no JSON.
+        MalformedBodyError: it is no JSON in UTF-8, or begins with a byte order mark.
         SpecificationError: a member is given twice.
     """
+    data = bytes(body)
+    if data.startswith(BOM):
+        raise MalformedBodyError(BOM_FORBIDDEN)
     try:
-        return json.loads(
-            bytes(body), object_pairs_hook=_without_repeats, parse_constant=_no_constant
-        )
+        # Of bytes the parser would guess the coding, and read UTF-16 too.
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedBodyError("the body is not UTF-8") from None
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         if isinstance(error, SpecificationError):
             raise

@@ -53,6 +53,8 @@ PATH = "/v1/jobs"
 JOB_BYTES = 64 << 10
 """Largest description of a job; it is kept for good."""
 
+ADVICE = "a job names its arrays by URL and holds no values; shorten it"
+
 CALLS = 8
 """Requests about jobs that look at arrays or records at a time."""
 
@@ -165,7 +167,7 @@ class SubmitRoute:
         )
         key = idempotency_key(scope)
         with Reservation(self._reader.budget) as reservation:
-            ceiling = Ceiling("job_bytes", JOB_BYTES)
+            ceiling = Ceiling("job_bytes", JOB_BYTES, ADVICE)
             body = await self._reader.read(scope, receive, head, ceiling, reservation, patience)
             members = read_members(body.take())
         record = await self._jobs.ask(
@@ -185,7 +187,7 @@ def job_routes(
 
     @read(PATH, summary="Jobs, the newest first", openapi_extra={"parameters": LIST_PARAMETERS})
     async def index(request: Request) -> Response:
-        query = read_list(request.url.query.encode("latin-1"))
+        query = read_list(request.scope["query_string"])
         return JSONResponse(await ask(lambda jobs: page(jobs.records(), **query)))
 
     @read(PATH + "/{id}", summary="One job", openapi_extra={"parameters": ID_PARAMETERS})

@@ -6,6 +6,7 @@ shows while the job runs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from softxent.batch import check_batch
 from softxent.combinations import check_compatible
 from softxent.errors import RowsError, TensorError
 from softxent_service.jobs.arrays import StoredArray, open_array
-from softxent_service.jobs.errors import LocationError
+from softxent_service.jobs.errors import LocationError, MissingArrayError
 from softxent_service.jobs.job import PER_CLASS, Job, logits_dtype_of
 from softxent_service.jobs.plan import BLOCK_BYTES, make_plan, needs_whole_rows
 from softxent_service.jobs.roots import Place, Roots
@@ -77,15 +78,16 @@ def accept(specification: Specification, roots: Roots, block_bytes: int = BLOCK_
 
 
 def versions_of(specification: Specification, roots: Roots) -> dict[str, str]:
-    """Return the version of each array of a job, as it is now.
+    """Return the version of each array of a job that is there, as it is now.
 
     Raises:
         LocationError, StorageError, TensorError.
     """
-    return {
-        name: open_array(roots.place(url, name), name).version()
-        for name, url in specification.tensors
-    }
+    versions = {}
+    for name, url in specification.tensors:
+        with contextlib.suppress(MissingArrayError):
+            versions[name] = open_array(roots.place(url, name), name).version()
+    return versions
 
 
 def check_forms(arrays: Mapping[str, StoredArray], options: Options) -> None:

@@ -22,7 +22,7 @@ import zarr
 
 from softxent.batch import dtype_name
 from softxent.errors import TensorError
-from softxent_service.jobs.errors import InputChangedError, StorageError
+from softxent_service.jobs.errors import InputChangedError, MissingArrayError, StorageError
 from softxent_service.jobs.formats import describe, file_at, refuse_group
 from softxent_service.jobs.roots import Place
 from softxent_service.jobs.storage import Folder, refuse
@@ -31,6 +31,8 @@ Array = npt.NDArray[Any]
 Slices = tuple[slice, ...]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+BFLOAT16_NAN = 0x7FC0
 
 METADATA = "zarr.json"
 
@@ -160,9 +162,9 @@ def open_array(place: Place, field: str) -> StoredArray:
         raise StorageError(f"{place.url} is {found}", field=field) from None
 
 
-def missing(field: str, url: str) -> StorageError:
+def missing(field: str, url: str) -> MissingArrayError:
     """Return the error of an array that is not there."""
-    return StorageError(f"there is no array at {url}", field=field)
+    return MissingArrayError(f"there is no array at {url}", field=field)
 
 
 def changed(field: str, url: str) -> InputChangedError:
@@ -260,14 +262,17 @@ def create_array(
     dtype: np.dtype[Any],
     chunks: tuple[int, ...],
     like: StoredArray | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> None:
     """Create a Zarr array, compressed as `like` is; one that is there already is left.
+
+    Where a chunk is missing, floating-point values read as NaN: nobody takes them for results.
 
     Raises:
         StorageError: it cannot be written.
     """
     folder = Folder(place)
-    if folder.exists("zarr.json"):
+    if folder.exists(METADATA):
         return
     bfloat16 = dtype == BFLOAT16
     source = like.array if isinstance(like, ZarrArray) else None
@@ -277,7 +282,8 @@ def create_array(
             shape=shape,
             dtype=np.dtype(np.uint16) if bfloat16 else dtype,
             chunks=tuple(max(1, n) for n in chunks),
-            attributes={"dtype": "bfloat16"} if bfloat16 else {},
+            fill_value=BFLOAT16_NAN if bfloat16 else np.nan if dtype.kind == "f" else 0,
+            attributes={**(attributes or {}), **({"dtype": "bfloat16"} if bfloat16 else {})},
             compressors="auto" if like is None else source.compressors if source else None,
         )
     except Exception as error:

@@ -11,7 +11,7 @@ import numpy as np
 from softxent import Options
 from softxent.batch import check_batch
 from softxent.blockwise.rows import RowSums, weigh_part
-from softxent.errors import RowsError
+from softxent.errors import InputError, RowsError
 from softxent.reduction import mean_divisor, refuse_weights_out_of_range
 from softxent_service.jobs.acceptance import at_rows
 from softxent_service.jobs.arrays import StoredArray
@@ -91,8 +91,13 @@ def check_weights(job: Job, arrays: Mapping[str, StoredArray], divisor: float) -
         StorageError: the weights cannot be read.
     """
     options = job.specification.options
-    if options.reduction != "mean":
-        return
+    if options.reduction == "mean":
+        _check_weights(job, arrays, options, divisor)
+
+
+def _check_weights(
+    job: Job, arrays: Mapping[str, StoredArray], options: Options, divisor: float
+) -> None:
     given = {name: arrays[name].read() for name in PER_CLASS if name in arrays}
     heaviest = 0
     if "row_weights" in arrays:
@@ -102,6 +107,20 @@ def check_weights(job: Job, arrays: Mapping[str, StoredArray], divisor: float) -
         _refuse_out_of_range(job, given, options, divisor)
     except RowsError as error:
         raise at_rows(error, heaviest) from None
+
+
+def why_mean_is_lost(job: Job, arrays: Mapping[str, StoredArray], weight_sum: float) -> str | None:
+    """Return why the mean over weights cannot be told from the sum of losses; None where it can.
+
+    Raises:
+        StorageError: the weights cannot be read.
+    """
+    options = Options(reduction="mean", scale=job.specification.options.scale)
+    try:
+        _check_weights(job, arrays, options, weight_sum)
+    except InputError as error:
+        return error.message
+    return None
 
 
 def _refuse_out_of_range(

@@ -25,7 +25,7 @@ from softxent.errors import SoftxentError
 from softxent.reduction import mean_divisor
 from softxent_service.jobs.blocks import Fault, Outcome, evaluate_blocks
 from softxent_service.jobs.cluster import Cluster, ClusterLostError, reached
-from softxent_service.jobs.divisor import check_weights, find_divisor
+from softxent_service.jobs.divisor import check_weights, find_divisor, why_mean_is_lost
 from softxent_service.jobs.failure import JobFailedError
 from softxent_service.jobs.graph import block_graph
 from softxent_service.jobs.grouping import Grouping
@@ -74,14 +74,17 @@ def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[st
         divisor = _known_divisor(known) if known else find_divisor(job, arrays)
         if divisor is not None:
             check_weights(job, arrays, divisor)
+        job = job.begun(divisor, known["result_id"] if known else None)
+        result = Result(job)
         result.begin(arrays["logits"], divisor)
         tally = result.finished() if known else Tally()
-        _Run(job.begun(divisor), cluster, tally, report, stops).all_blocks()
+        _Run(job, cluster, tally, report, stops).all_blocks()
         if divisor is None:
             options, sums = job.specification.options, tally.sums
             check_weights(job, arrays, mean_divisor(options, sums.weight_sum, sums.count))
+        lost = why_mean_is_lost(job, arrays, tally.sums.weight_sum)
         job.check_versions({name: array.version() for name, array in arrays.items()})
-        return result.finish(tally)
+        return result.finish(tally, lost)
     except SoftxentError as error:
         raise JobFailedError.of_error(error) from error
 

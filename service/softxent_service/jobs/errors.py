@@ -6,6 +6,7 @@ SoftxentError
 │   ├── LocationError        a URL is malformed, of another scheme, or leads out of the roots
 │   └── IdempotencyError     an Idempotency-Key came again with another job
 ├── StorageError             an array cannot be read or written, or is not what it says
+│   └── MissingArrayError    there is no array at a URL
 ├── InputChangedError        an array was written or replaced after the job was accepted
 ├── OutputInUseError         the output holds another result, or a job is writing to it
 ├── NumericsError            a half-done job was begun with other numerics
@@ -42,6 +43,10 @@ class StorageError(SoftxentError):
     """An array cannot be read or written, or is not what it says."""
 
     slug = "storage-failed"
+
+
+class MissingArrayError(StorageError):
+    """There is no array at a URL."""
 
 
 class InputChangedError(SoftxentError):

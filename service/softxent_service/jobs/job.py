@@ -41,6 +41,7 @@ class Job:
         versions: of each of its arrays, by name; see `StoredArray.version`.
         divisor: what a mean divides derivatives by; None until that is known.
         run: of one run of the engine its own; what a process keeps open is kept for one run.
+        result_id: of the result that is written, random; its arrays and block records carry it.
     """
 
     specification: Specification
@@ -54,10 +55,17 @@ class Job:
     versions: tuple[tuple[str, str], ...]
     divisor: float | None = None
     run: str = "accepted"
+    result_id: str = ""
 
-    def begun(self, divisor: float | None) -> Job:
-        """Return the job as it is run: with what a mean divides by, None where it does not."""
-        return replace(self, divisor=divisor, run=uuid.uuid4().hex)
+    def begun(self, divisor: float | None, result_id: str | None = None) -> Job:
+        """Return the job as it is run.
+
+        Args:
+            divisor: what a mean divides by, None where it does not.
+            result_id: of the half-done result that is gone on with; None for a new one.
+        """
+        made = result_id or uuid.uuid4().hex
+        return replace(self, divisor=divisor, run=uuid.uuid4().hex, result_id=made)
 
     def open(self) -> dict[str, StoredArray]:
         """Open its arrays.
@@ -96,7 +104,7 @@ class Job:
     @cached_property
     def fingerprint(self) -> str:
         """Return a digest of all that the record of a block depends on."""
-        told = [FORMAT, self.asked, dict(self.versions), asdict(self.plan)]
+        told = [FORMAT, self.asked, dict(self.versions), asdict(self.plan), self.result_id]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def output_form(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -12,6 +12,9 @@ from softxent_service.jobs.states import State
 
 Json = dict[str, Any]
 
+LAST_TIME = 253_402_300_799_999
+"""The end of the year 9999, in milliseconds since 1970: the last that ISO 8601 writes."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -40,7 +43,7 @@ class Record:
     runner: str | None = None
 
     def same_inputs(self, versions: dict[str, str]) -> Record:
-        """Return the record where its arrays are as they were when it was made.
+        """Return the record where arrays, those of `versions`, are as when it was made.
 
         Raises:
             IdempotencyError: one of them is another now, and so is what was asked for.
@@ -98,10 +101,11 @@ class Cursor:
         Raises:
             SpecificationError: it is none of ours.
         """
-        if not re.fullmatch(r"[0-9a-f]{1,12}-[0-9a-f]{1,8}", text):
+        found = re.fullmatch(r"([0-9a-f]{1,12})-([0-9a-f]{1,8})", text)
+        cursor = cls(int(found[1], 16), int(found[2], 16)) if found else None
+        if cursor is None or cursor.created > LAST_TIME or cursor.to_text() != text:
             raise SpecificationError("cursor is not one of ours", field="cursor")
-        created, _, passed = text.partition("-")
-        return cls(int(created, 16), int(passed, 16))
+        return cursor
 
 
 def iso(milliseconds: int) -> str:

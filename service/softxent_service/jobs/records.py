@@ -59,6 +59,9 @@ MOST_COUNTED = 10_000
 """Jobs that are counted for who watches; beyond that it is enough to know that there are many."""
 
 
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What every id is. Others are not asked for: PostgreSQL takes no NUL, SQLite no surrogate."""
+
 _NOT_OURS = re.compile(r"unable to open|readonly|Permission denied|File exists|Not a directory")
 """What is said of a file that this process may not open, make or write to."""
 
@@ -140,8 +143,10 @@ class Records:
         Raises:
             UnknownJobError: there is none of this id.
         """
+        found = []
         with self._reached() as client:
-            found = client.list_workflows(workflow_ids=[job_id], name=WORKFLOW)
+            if _ID.fullmatch(job_id):
+                found = client.list_workflows(workflow_ids=[job_id], name=WORKFLOW)
         if not found:
             raise UnknownJobError("no job has this id", field="id")
         return _record(found[0])

@@ -2,11 +2,12 @@
 
     OUTPUT/zarr.json                 written last: without it nothing here is a result
     OUTPUT/loss/                     an array for each output, chunks written block by block
-    OUTPUT/.softxent/job.json        whose half-done result this is, and the mean's divisor
+    OUTPUT/.softxent/job.json        whose half-done result this is, its id, the mean's divisor
     OUTPUT/.softxent/blocks/00000007 that block 7 is finished, and its exact sums
 
 The record of a block is written after its values, whole or not at all. So a block with a record is
-never computed again, and a block without one is computed from the start.
+never computed again, and a block without one is computed from the start. Records vouch for the
+arrays that carry the id of their result; without these arrays the result begins anew.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ from softxent.reduction import mean_divisor, reduced_loss, refuse_infinite_sums
 from softxent_service.jobs.arrays import StoredArray, create_array, open_to_write, write_rows
 from softxent_service.jobs.errors import NumericsError, OutputInUseError
 from softxent_service.jobs.job import FORMAT, Job
+from softxent_service.jobs.outputs import (
+    SKIPPED,
+    identity,
+    missing_outputs,
+    refuse_another,
+    replaced,
+)
 from softxent_service.jobs.plan import Plan
 from softxent_service.jobs.roots import Place
 from softxent_service.jobs.storage import Folder, refuse
@@ -38,7 +46,8 @@ GROUP = "zarr.json"
 STATE = ".softxent"
 JOB_KEY = f"{STATE}/job.json"
 BLOCKS = f"{STATE}/blocks/"
-SKIPPED = "skipped_rows"
+MEMBERS = ("format", "numerics", "inputs", "options", "on_error", "versions", "plan", "divisor")
+"""What `job.json` has in every release."""
 
 Json = dict[str, Any]
 
@@ -55,21 +64,24 @@ class Result:
     def check(self) -> Json | None:
         """Return what is known of a half-done result of this job.
 
-        None where nothing is there, or where it was begun with inputs that have changed since.
+        None where nothing is there, where it was begun with inputs that have changed since, or
+        where one of its arrays is gone.
 
         Raises:
-            OutputInUseError: something else is there, or a finished result.
+            OutputInUseError: something else is there, or a finished result, or an array that does
+                not belong to the half-done result.
             NumericsError: the half-done result was begun with other numerics.
         """
         folder, url = self._folder, self._job.output.url
         if folder.exists(GROUP):
             self._refuse_finished()
         known = self._read(JOB_KEY)
-        if known is None:
+        if known is None or not known.keys() >= set(MEMBERS):
             if folder.is_empty():
                 return None
             raise OutputInUseError(
-                f"{url} is not empty and holds no half-done result; name another", field="output"
+                f"{url} is not empty and holds no half-done result; name another, or remove it",
+                field="output",
             )
         if known.get("format") != FORMAT:
             raise OutputInUseError(
@@ -77,17 +89,28 @@ class Result:
                 field="output",
             )
         self._refuse_another(known)
-        if known["versions"] != dict(self._job.versions):
+        if self._begins_anew(known):
             return None
         self._refuse_other_cut(known)
         return known
+
+    def _begins_anew(self, known: Json) -> str | None:
+        """Return why nothing of a half-done result can be used; None where it can be."""
+        result_id, now = known.get("result_id"), dict(self._job.versions)
+        names = [name for name in now if known["versions"].get(name) != now[name]]
+        missing = missing_outputs(self._job, result_id, any_form=bool(names))
+        if names:
+            return f"{', '.join(names)} changed since"
+        if missing or not result_id:
+            return f"there is no array of it at {', '.join(missing or self._job.arrays_out)}"
+        return None
 
     def _refuse_another(self, known: Json) -> None:
         different = _different(known, self._job.asked)
         if different:
             raise OutputInUseError(
                 f"{self._job.output.url} holds the half-done result of another job, with another"
-                f" {different[0]}; name another, or remove it",
+                f" {', '.join(different)}; name another, or remove it",
                 field="output",
             )
 
@@ -113,23 +136,39 @@ class Result:
                 f"{url} holds Zarr data that is no result of this release; name another",
                 field="output",
             )
-        same = not _different(found, self._job.asked)
-        now = dict(self._job.versions)
-        names = [name for name in now if found["versions"].get(name) != now[name]]
-        if same and names:
-            raise OutputInUseError(
-                f"{url} is finished already, of {', '.join(names)} that changed since; name"
-                " another, or remove it",
-                field="output",
-            )
-        raise OutputInUseError(f"{url} is finished already; name another", field="output")
+        different = _different(found, self._job.asked)
+        now, before = dict(self._job.versions), found["versions"]
+        names = [n for n in now if n not in different and before.get(n) != now[n]]
+        reasons = [f"with another {', '.join(different)}"] if different else []
+        reasons += [f"of {', '.join(names)} that changed since"] if names else []
+        if found.get("numerics") != softxent.NUMERICS_VERSION:
+            reasons.append(f"with numerics {found.get('numerics')}")
+        told = f", {' and '.join(reasons)}" if reasons else ""
+        raise OutputInUseError(
+            f"{url} is finished already{told}; name another output, or remove it", field="output"
+        )
 
     def done(self) -> Json | None:
-        """Return the attributes of the result, None where none of this very job is finished."""
+        """Return the attributes of the result, None where none of this very job is finished.
+
+        Raises:
+            OutputInUseError: it is finished, but one of its arrays is gone or another.
+            StorageError: an array cannot be read.
+        """
         found = self._attributes()
         mine = {"versions": dict(self._job.versions), "numerics": softxent.NUMERICS_VERSION}
         mine |= self._job.asked
-        return found if found and mine.items() <= found.items() else None
+        if not found or not mine.items() <= found.items():
+            return None
+        missing = missing_outputs(self._job, found.get("id"), found.get("skipped", 0))
+        if missing:
+            url = self._job.output.url
+            raise OutputInUseError(
+                f"{url} is finished already, but its array {missing[0]} is gone; remove {url} to"
+                " evaluate it again, or name another output",
+                field="output",
+            )
+        return found
 
     def begin(self, logits: StoredArray, divisor: float | None) -> None:
         """Write what a half-done result has before its first block.
@@ -144,16 +183,18 @@ class Result:
             "versions": dict(self._job.versions),
             "plan": asdict(self._job.plan),
             "divisor": None if divisor is None else as_json(divisor),
+            "result_id": self._job.result_id,
         }
         self._folder.write(JOB_KEY, json.dumps(known).encode())
         for name in self._job.arrays_out:
             shape, dtype = self._job.output_form(name)
             chunks = _chunks_of(name, self._job.plan, shape, logits.chunks)
             like = logits if name in PER_LOGIT else None
-            create_array(self._job.output.child(name), shape, dtype, chunks, like)
+            own = identity(self._job.result_id, name)
+            create_array(self._job.output.child(name), shape, dtype, chunks, like, own)
 
     def clear(self) -> None:
-        """Remove what is there of a job whose inputs have changed since, if anything is.
+        """Remove what is there of a half-done result that cannot be gone on with, if anything is.
 
         `job.json` stays until it is written anew: who dies here finds the same again.
 
@@ -163,9 +204,7 @@ class Result:
         known = self._read(JOB_KEY)
         if known is None:
             return
-        now = dict(self._job.versions)
-        names = ", ".join(name for name in now if known["versions"].get(name) != now[name])
-        logger.warning("%s begins anew: %s changed since", self._job.output.url, names)
+        logger.warning("%s begins anew: %s", self._job.output.url, self._begins_anew(known))
         for name in (BLOCKS.rstrip("/"), *self._job.specification.options.outputs, SKIPPED):
             self._folder.remove(name)
 
@@ -203,7 +242,7 @@ class Result:
         for name in self._job.arrays_out:
             if name in arrays:
                 place = self._job.output.child(name)
-                array = _opened(place, self._job.run)
+                array = _opened(place, self._job.run, self._job.result_id, name)
                 starts = (first,)
                 if name in PER_LOGIT:
                     middle = (0,) * (len(self._job.shape) - 2)
@@ -218,21 +257,27 @@ class Result:
         """
         self._folder.write(_key(block.block), block.to_bytes(self._job.fingerprint))
 
-    def finish(self, tally: Tally) -> Json:
+    def finish(self, tally: Tally, lost: str | None = None) -> Json:
         """Make the group a result, and return its attributes.
+
+        Args:
+            lost: see `summary.attributes_of`.
 
         Raises:
             EmptyReductionError: the mean divides by 0 and `empty` is "error".
             NonFiniteError: a sum or the mean is beyond float64, and `non_finite` is "error".
-            StorageError: it cannot be written.
+            OutputInUseError, StorageError: an array was replaced or removed while the job ran, or
+                the result cannot be written.
         """
+        for name in missing_outputs(self._job, self._job.result_id):
+            raise replaced(self._job.output.child(name))
         options, sums = self._job.specification.options, tally.sums
         totals = {"loss_sum": sums.loss_sum, "weight_sum": sums.weight_sum}
         if "loss" in options.outputs and options.reduction != "none":
             divisor = mean_divisor(options, sums.weight_sum, sums.count)
             totals["loss"] = reduced_loss(options, sums.loss_sum, divisor)
         refuse_infinite_sums(options, totals)
-        attributes = attributes_of(self._job, tally)
+        attributes = attributes_of(self._job, tally, lost)
         if "loss" in totals:
             self._write_whole("loss", totals["loss"])
         if tally.skipped:
@@ -262,7 +307,8 @@ class Result:
         array = np.asarray(values)
         place = self._job.output.child(name)
         try:
-            zarr.create_array(Folder(place).writer, data=array, overwrite=True)
+            own = identity(self._job.result_id, name)
+            zarr.create_array(Folder(place).writer, data=array, attributes=own, overwrite=True)
         except Exception as error:
             refuse(error, place.url, "written")
 
@@ -280,10 +326,12 @@ def _different(known: Json, asked: Json) -> list[str]:
 
 
 @lru_cache(maxsize=32)
-def _opened(place: Place, run: str) -> zarr.Array[Any]:
+def _opened(place: Place, run: str, result_id: str, name: str) -> zarr.Array[Any]:
     """Return an output, opened once a run: to open it takes as long as to write a small block."""
     assert run
-    return open_to_write(place)
+    array = open_to_write(place)
+    refuse_another(array, place, identity(result_id, name))
+    return array
 
 
 def _key(block: int) -> str:

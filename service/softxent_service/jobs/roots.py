@@ -8,6 +8,7 @@ segments, and symbolic links whose end lies outside.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ def _split(url: object, field: str) -> tuple[str, list[str]]:
         )
     if not is_file and (not parts.netloc or set(parts.netloc) & set("@:[]")):
         raise LocationError(f"{field} must name a bucket and nothing else before /", field=field)
-    path = unquote(parts.path) if is_file else parts.path
+    path = _unquoted(parts.path, field) if is_file else parts.path
     segments = path.split("/")[1:]
     if segments and not segments[-1]:
         segments.pop()
@@ -121,6 +122,21 @@ def _split(url: object, field: str) -> tuple[str, list[str]]:
             f"{field} must have no '.', '..', empty or unprintable segments", field=field
         )
     return parts.scheme, segments
+
+
+def _unquoted(path: str, field: str) -> str:
+    if re.search("%2f", path, re.IGNORECASE):
+        raise LocationError(
+            f"{field} holds the encoded slash %2F, which no name of a file has; write / between"
+            " folders",
+            field=field,
+        )
+    try:
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        raise LocationError(
+            f"{field} holds an encoded byte that is not UTF-8", field=field
+        ) from None
 
 
 def _url(scheme: str, segments: list[str]) -> str:

@@ -34,7 +34,8 @@ class JobService:
     def submit(self, members: object, key: str | None = None) -> Record:
         """Check a job and record it; with a key that came before, return that job.
 
-        Where an array has changed since the key came, it is another job, and refused.
+        Where an array has changed since the key came, it is another job, and refused. One that was
+        removed since makes no other job.
 
         Raises:
             SoftxentError: the job is refused, or the records cannot be reached.

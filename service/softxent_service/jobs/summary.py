@@ -16,17 +16,24 @@ from softxent_service.jobs.tally import Tally
 SOFT = ("target_probabilities", "target_indices")
 
 
-def attributes_of(job: Job, tally: Tally) -> dict[str, Any]:
-    """Return what a result says about itself; numbers that JSON lacks are words."""
+def attributes_of(job: Job, tally: Tally, lost: str | None = None) -> dict[str, Any]:
+    """Return what a result says about itself; numbers that JSON lacks are words.
+
+    Args:
+        lost: why the mean over weights cannot be told from the sums; None where it can be.
+    """
     options, sums = job.specification.options, tally.sums
     as_mean = options if options.reduction == "mean" else Options(reduction="mean")
     loss_sum, weight_sum = sums.loss_sum, sums.weight_sum
     mean = reduced_loss(as_mean, loss_sum, mean_divisor(as_mean, weight_sum, sums.count))
-    reason = _no_perplexity(job, sums)
+    # A mean that was asked for is checked before, or divides by what the caller chose.
+    no_mean = None if options.reduction == "mean" else lost
+    reason = _no_perplexity(job, sums) or lost or _overflown(job, sums)
     counted = tally.correct is not None and sums.count
     return {
         "softxent": softxent.__version__,
         "numerics": softxent.NUMERICS_VERSION,
+        "id": job.result_id,
         **job.asked,
         "versions": dict(job.versions),
         "rows": job.plan.rows,
@@ -35,7 +42,8 @@ def attributes_of(job: Job, tally: Tally) -> dict[str, Any]:
         "skipped": len(tally.skipped),
         "loss_sum": as_json(loss_sum),
         "weight_sum": as_json(weight_sum),
-        "mean": as_json(mean),
+        "mean": None if no_mean else as_json(mean),
+        "mean_reason": no_mean,
         "perplexity": None if reason else as_json(_perplexity(sums, options.scale)),
         "perplexity_reason": reason,
         "accuracy": (tally.correct or 0) / sums.count if counted else None,
@@ -57,6 +65,16 @@ def _no_perplexity(job: Job, sums: RowSums) -> str | None:
     if options.scale == 0:
         return "scale is 0"
     return None if sums.weight_sum else "no row counts, or none has weight"
+
+
+def _overflown(job: Job, sums: RowSums) -> str | None:
+    """Return why infinite losses may be finite ones, made larger; None where they are not."""
+    options = job.specification.options
+    given = {name for name, _ in job.specification.tensors}
+    enlarged = abs(options.scale) > 1 or {"row_weights", "class_weights"} & given
+    if math.isinf(sums.loss_sum) and enlarged:
+        return "loss_sum is infinite, which weights or scale may have made it"
+    return None
 
 
 def _perplexity(sums: RowSums, scale: float) -> float:

@@ -161,7 +161,7 @@ class _Call:
         )
 
     def _input(self, name: str, placed: Placed) -> Array:
-        view = self.lease.view(placed.region).toreadonly()
+        view = self.lease.read(name, placed.region).toreadonly()
         array: Array = np.ndarray(placed.shape, placed.dtype, view)
         if name not in UNCOPIED:
             array = array.copy()
@@ -187,7 +187,7 @@ class _Call:
                 f"which has {size} bytes",
                 field=output.name,
             )
-        return self.lease.view(output.region)
+        return self.lease.write(output.name, output.region, size)
 
     def _encode(self, results: dict[str, Any]) -> Sequence[Piece]:
         for output in self.request.outputs:

@@ -10,11 +10,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from softxent.errors import OutputBufferError
+from softxent.evaluations import PER_LOGIT
 from softxent.mmap_guard import PLACES, MappedFile
 from softxent_client.wire import LimitExceededError
 from softxent_client.wire.oip_form import Region
@@ -31,14 +33,18 @@ LARGEST = 1 << 62
 
 @dataclass(frozen=True, eq=False)
 class Registered:
-    """One region: `size` bytes from `offset` of an object."""
+    """One region: `size` bytes from `offset` of an object.
+
+    Attributes:
+        object_id: device and inode, by which an object is the same under any name.
+    """
 
     name: str
     key: str
     offset: int
     size: int
     path: Path
-    inode: int
+    object_id: tuple[int, int]
     file: MappedFile
 
     def told(self) -> dict[str, Any]:
@@ -59,10 +65,10 @@ class Registered:
         if self.file.is_lost:
             raise self._gone("was shrunk")
         try:
-            found = os.stat(self.path, follow_symlinks=False).st_ino
+            found = _object_id(os.stat(self.path, follow_symlinks=False))
         except OSError:
             found = None
-        if found != self.inode:
+        if found != self.object_id:
             raise self._gone("was removed")
 
     def _gone(self, how: str) -> RegionError:
@@ -103,7 +109,7 @@ class Regions:
                     field=name,
                 )
             file = _mapped(descriptor, offset + size, name)
-        self._regions[name] = Registered(name, key, offset, size, path, found.st_ino, file)
+        self._regions[name] = Registered(name, key, offset, size, path, _object_id(found), file)
 
     def unregister(self, name: str | None) -> None:
         """Forget a region, or all of them; a name that nobody has registered is no error."""
@@ -137,19 +143,66 @@ class Regions:
         return self._regions[name]
 
 
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    """The bytes of an object in which a tensor lies, whatever its region is called."""
+
+    tensor: str
+    object_id: tuple[int, int]
+    start: int
+    stop: int
+    view: memoryview
+
+    def overlaps(self, other: _Stretch) -> bool:
+        same = self.object_id == other.object_id
+        return same and self.start < other.stop and other.start < self.stop
+
+    def equals(self, other: _Stretch) -> bool:
+        ends = (self.object_id, self.start, self.stop)
+        return ends == (other.object_id, other.start, other.stop)
+
+
 class Lease:
     """The regions that one call uses: they stay mapped, and what happens to them is told."""
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
         self._held: list[Registered] = []
+        self._stretches: list[_Stretch] = []
 
-    def view(self, place: Region) -> memoryview:
-        """Return the bytes of a stretch of a region.
+    def read(self, tensor: str, place: Region) -> memoryview:
+        """Return the bytes of an input.
 
         Raises:
             UnknownRegionError, RegionError: there is no such region or stretch, or not any more.
         """
+        stretch = self._stretch(tensor, place, place.size)
+        self._stretches.append(stretch)
+        return stretch.view
+
+    def write(self, tensor: str, place: Region, size: int) -> memoryview:
+        """Return the room of an output; all inputs and outputs of before are left alone.
+
+        One value a logit may take exactly the place of the logits: under whatever name, the bytes
+        returned are those that the logits were read from.
+
+        Raises:
+            UnknownRegionError, RegionError: there is no such region or stretch, or not any more.
+            OutputBufferError: another tensor lies there.
+        """
+        stretch = self._stretch(tensor, place, size)
+        for other in filter(stretch.overlaps, self._stretches):
+            if other.tensor == "logits" and tensor in PER_LOGIT and stretch.equals(other):
+                stretch = replace(stretch, view=other.view)
+                continue
+            raise OutputBufferError(
+                f"{tensor} overlaps {other.tensor} in shared memory; give it memory of its own",
+                field=tensor,
+            )
+        self._stretches.append(stretch)
+        return stretch.view
+
+    def _stretch(self, tensor: str, place: Region, size: int) -> _Stretch:
         region = self._regions.find(place.name)
         if place.offset + place.size > region.size or place.offset >= region.size:
             raise RegionError(
@@ -160,7 +213,8 @@ class Lease:
         region.check()
         self._held.append(region)
         start = region.offset + place.offset
-        return region.file.view[start : start + place.size]
+        view = region.file.view[start : start + size]
+        return _Stretch(tensor, region.object_id, start, start + size, view)
 
     def check(self) -> None:
         """Refuse what came of regions that changed under the call.
@@ -183,6 +237,10 @@ class Lease:
         # Zeros in the place of lost pages may have been refused for what they are.
         if isinstance(error, Exception):
             self.check()
+
+
+def _object_id(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _path(key: str) -> Path:

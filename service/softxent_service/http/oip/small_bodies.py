@@ -23,7 +23,7 @@ async def read_object(request: Request, reader: Reader, settings: Settings) -> d
         MalformedBodyError: it is not a JSON object.
         LimitExceededError: it is over the limit of headers.
     """
-    ceiling = Ceiling("header_bytes", settings.header_bytes)
+    ceiling = Ceiling("header_bytes", settings.header_bytes, "shorten the JSON object")
     head = read_infer_head(request.scope)
     with Reservation(reader.budget) as reservation:
         body = await reader.read(
