@@ -136,6 +136,7 @@ OPERATIONS: dict[str, Callable[[Folder], Any]] = {
     "exists": lambda folder: folder.exists("k"),
     "names": lambda folder: list(folder.names("")) == ["k"],
     "children": lambda folder: folder.children() == {"k"},
+    "entries": lambda folder: list(folder.entries()) == [("k", False)],
     "write": lambda folder: [folder.write("k", b"data")],  # type: ignore[func-returns-value]
     "write a new one": lambda folder: sync(bucket(folder).set_if_not_exists("k", DATA)) is None,
     "remove": lambda folder: [folder.remove("")],  # type: ignore[func-returns-value]

@@ -110,12 +110,16 @@ def weigh_part(
     lengths = ("labels", "row_weights", "target_indices")
     rows = next(len(tensors[name]) for name in lengths if name in tensors)
     given = {"logits": np.zeros((rows, 1), np.float32), **tensors}
-    ignores = replace(options, ignore_index=options.ignore_index if "labels" in tensors else None)
-    if "target_indices" not in tensors:
+    # The other options do not concern weights, and may not go with labels alone.
+    ignore_index = options.ignore_index if "labels" in tensors else None
+    own = Options(outputs=("loss",), ignore_index=ignore_index)
+    if "target_indices" in tensors:
+        own = replace(own, tail=options.tail)
+    else:
         given.setdefault("labels", np.zeros(rows, np.int64))
     batch = check_batch(given, classes=classes)
-    plan = plan_of(batch, ignores, CROSS_ENTROPY)
-    weights = weigh_exactly(plan, batch, ignores, threads_of(num_threads))
+    plan = plan_of(batch, own, CROSS_ENTROPY)
+    weights = weigh_exactly(plan, batch, own, threads_of(num_threads))
     return _sums(plan, weights, np.zeros(WORDS, np.int64))
 
 

@@ -38,6 +38,7 @@ def attributes_of(job: Job, tally: Tally) -> dict[str, Any]:
         "mean": as_json(mean),
         "perplexity": None if reason else as_json(_perplexity(sums, options.scale)),
         "perplexity_reason": reason,
+        "loss_histogram": tally.histogram.to_json(),
         "accuracy": (tally.correct or 0) / sums.count if counted else None,
     }
 
