@@ -106,7 +106,12 @@ JOB_SCHEMAS: Json = {
                 "format": "uri",
                 "description": "The Zarr group to be made.",
             },
-            "on_error": {"type": "string", "enum": list(ON_ERROR), "default": "fail"},
+            "on_error": {
+                "type": "string",
+                "enum": list(ON_ERROR),
+                "default": "fail",
+                "description": "fail ends the job at rows that are refused; skip leaves them out.",
+            },
             **{name: option_schema(name, JOB) for name in JOB.options},
         },
     },
