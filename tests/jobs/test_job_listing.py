@@ -98,7 +98,7 @@ def test_what_a_job_could_not_read_is_told_with_the_reason(root: Path) -> None:
     os.mkfifo(root / "pipe.npy")
     page = listed(root)
     assert names(root, page) == ["broken.zarr", "cut.npy", "pickle.npy", "pipe.npy", "text.npy"]
-    assert all(array.shape is array.dtype is None for array in page.arrays)
+    assert all((array.shape, array.dtype) == (None, None) for array in page.arrays)
     words = [array.problem or "" for array in page.arrays]
     wanted = ("Zarr array", "cut off", "a pickle", "a pipe", "no number")
     assert all(want in word for want, word in zip(wanted, words, strict=True)), words

@@ -336,7 +336,8 @@ def test_the_arrays_below_the_roots_are_listed_in_pages(url: str, arrays: Path) 
     assert forms[f"file://{arrays}/logits.npy"] == ([ROWS, CLASSES], "float32")
     assert forms[f"file://{arrays}/labels.npy"] == ([ROWS], "int64")
     with Jobs(url) as jobs:
-        found, cursor = [], ""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = ""
         while cursor is not None:
             page = jobs.arrays(limit=1, cursor=cursor)
             found += page["arrays"]

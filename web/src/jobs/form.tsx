@@ -108,7 +108,7 @@ function Url({ name, says, root, required, value, set }: UrlProps) {
   return (
     <div class="field">
       <label class="num" for={`url-${name}`}>{name}</label>
-      <input id={`url-${name}`} name={name} required={required} list={name === "output" ? "roots" : `arrays-${name}`} value={value} placeholder={`${root}/${name}.${name === "output" ? "zarr" : "npy"}`}
+      <input class="num" id={`url-${name}`} name={name} required={required} list={name === "output" ? "roots" : `arrays-${name}`} value={value} placeholder={`${root}/${name}.${name === "output" ? "zarr" : "npy"}`}
         spellcheck={false} autocomplete="off" aria-describedby={`url-${name}-says`} onInput={(event) => set(event.currentTarget.value)} />
       <small id={`url-${name}-says`} data-found={found !== null}>{found ?? says}</small>
       {name !== "output" && <datalist id={`arrays-${name}`}>{fitting(name).map((one) => <option key={one.url} value={one.url}>{told(one)}</option>)}</datalist>}

@@ -18,6 +18,8 @@ interface PlotProps {
 }
 
 const HEIGHT = 150;
+/** Seconds that a plot over times of day shows at least: one reading alone has no width. */
+const SHORTEST = 20;
 
 export function Plot({ says, times, lines, unit, elapsed = false }: PlotProps) {
   const box = useRef<HTMLDivElement>(null), plot = useRef<uPlot | null>(null);
@@ -52,8 +54,8 @@ function optionsOf(box: HTMLElement, lines: readonly Line[], unit: string, elaps
     height: HEIGHT,
     legend: { show: false },
     cursor: { show: false },
-    scales: { x: { time: !elapsed }, y: { range: (_, __, high) => [0, Math.max(high ?? 0, 1e-9) * 1.1] } },
-    axes: [{ ...axis, space: 90, values: (_, splits) => splits.map(elapsed ? seconds : clock) }, { ...axis, size: 64, values: (_, splits) => splits.map((value) => `${Number(value.toPrecision(4))} ${unit}`) }],
+    scales: { x: { time: !elapsed, range: (_, low, high) => (elapsed ? [0, high ?? 1] : [low ?? 0, Math.max(high ?? 0, (low ?? 0) + SHORTEST)]) }, y: { range: (_, __, high) => [0, Math.max(high ?? 0, 1e-9) * 1.1] } },
+    axes: [{ ...axis, size: 32, space: 90, values: (_, splits) => splits.map(elapsed ? seconds : clock) }, { ...axis, size: 64, values: (_, splits) => splits.map((value) => `${Number(value.toPrecision(4))} ${unit}`) }],
     series: [{}, ...lines.map(({ name, dashed }): uPlot.Series => ({
       label: name, stroke: colour(dashed ? "--negative" : "--accent"), width: 2, dash: dashed ? [6, 4] : [], points: { show: false }, spanGaps: false,
     }))],
