@@ -185,7 +185,7 @@ def test_the_losses_are_drawn_and_counted(open_page: Open, url: str, arrays: Pat
     # From 0.625 on: 3 bins below 1, 4 from each power of 2 to 8, 2 from 8 to 12.
     assert len(rows) == 3 + 3 * 4 + 2
     for scheme, width in (("light", 1280), ("dark", 1280), ("dark", 400), ("light", 400)):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 900})
         assert_accessible(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
