@@ -54,12 +54,18 @@ function optionsOf(box: HTMLElement, lines: readonly Line[], unit: string, elaps
     height: HEIGHT,
     legend: { show: false },
     cursor: { show: false },
-    scales: { x: { time: !elapsed, range: (_, low, high) => (elapsed ? [0, high ?? 1] : [low ?? 0, Math.max(high ?? 0, (low ?? 0) + SHORTEST)]) }, y: { range: (_, __, high) => [0, Math.max(high ?? 0, 1e-9) * 1.1] } },
+    scales: { x: { time: !elapsed, range: (all, low, high) => extent(all.data[0].length, low ?? 0, high ?? 0, elapsed) }, y: { range: (_, __, high) => [0, Math.max(high ?? 0, 1e-9) * 1.1] } },
     axes: [{ ...axis, size: 32, space: 90, values: (_, splits) => splits.map(elapsed ? seconds : clock) }, { ...axis, size: 64, values: (_, splits) => splits.map((value) => `${Number(value.toPrecision(4))} ${unit}`) }],
     series: [{}, ...lines.map(({ name, dashed }): uPlot.Series => ({
       label: name, stroke: colour(dashed ? "--negative" : "--accent"), width: 2, dash: dashed ? [6, 4] : [], points: { show: false }, spanGaps: false,
     }))],
   };
+}
+
+/** Return what the axis of time shows; uPlot would show a day around one reading alone. */
+function extent(count: number, low: number, high: number, elapsed: boolean): [number, number] {
+  if (elapsed) return [0, high];
+  return [low, Math.max(count < 2 ? low : high, low + SHORTEST)];
 }
 
 function clock(seconds: number): string {
