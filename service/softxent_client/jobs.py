@@ -24,6 +24,8 @@ from softxent_client.shared import Bearer, service_url
 
 PATH = "/v1/jobs"
 
+ARRAYS_PATH = "/v1/arrays"
+
 EVENTS = "text/event-stream"
 
 ENDS = ("succeeded", "failed", "cancelled")
@@ -89,6 +91,12 @@ class Jobs:
         """Return `jobs`, the newest first, and `next`, the cursor of those that follow."""
         given = {"limit": str(limit), "state": states, "cursor": cursor}
         return self._ask("GET", PATH, params={name: text for name, text in given.items() if text})
+
+    def arrays(self, *, limit: int = 50, cursor: str | None = None) -> Json:
+        """Return `arrays` below the roots, by name, and `next`, the cursor of those that follow."""
+        given = {"limit": str(limit), "cursor": cursor}
+        found = {name: text for name, text in given.items() if text}
+        return self._ask("GET", ARRAYS_PATH, params=found)
 
     def cancel(self, job_id: str) -> Json:
         """Cancel a job that is queued or running, and return it."""

@@ -25,6 +25,7 @@ FAULTS = 7
 LIST = b"""<?xml version="1.0"?><ListBucketResult><Name>b</Name><KeyCount>1</KeyCount>
 <IsTruncated>false</IsTruncated><Contents><Key>p/k</Key><Size>4</Size><ETag>"a"</ETag>
 <LastModified>2026-11-30T15:43:40.000Z</LastModified></Contents></ListBucketResult>"""
+FOLDER = b"<CommonPrefixes><Prefix>p/deep/</Prefix></CommonPrefixes></ListBucketResult>"
 DELETED = b"<DeleteResult><Deleted><Key>p/k</Key></Deleted></DeleteResult>"
 KEY_FAILED = (
     b"<DeleteResult><Error><Key>p/k</Key><Code>InternalError</Code><Message>We encountered an"
@@ -63,6 +64,8 @@ class Handler(BaseHTTPRequestHandler):
             return DELETED
         if self.command == "PUT":
             return b""
+        if "delimiter" in self.path:
+            return LIST.replace(b"</ListBucketResult>", FOLDER)
         return LIST if "list-type" in self.path else b"data"
 
     def fail(self, fault: str) -> None:
@@ -135,7 +138,8 @@ OPERATIONS: dict[str, Callable[[Folder], Any]] = {
     "stamps": lambda folder: list(folder.stamps()) == ["k"],
     "exists": lambda folder: folder.exists("k"),
     "names": lambda folder: list(folder.names("")) == ["k"],
-    "children": lambda folder: folder.children() == {"k"},
+    "children": lambda folder: folder.children() == {"k", "deep"},
+    "entries": lambda folder: list(folder.entries()) == [("deep", True), ("k", False)],
     "write": lambda folder: [folder.write("k", b"data")],  # type: ignore[func-returns-value]
     "write a new one": lambda folder: sync(bucket(folder).set_if_not_exists("k", DATA)) is None,
     "remove": lambda folder: [folder.remove("")],  # type: ignore[func-returns-value]

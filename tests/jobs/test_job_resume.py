@@ -23,6 +23,7 @@ from softxent_service.jobs.cluster import Cluster
 from softxent_service.jobs.engine import StoppedError
 from softxent_service.jobs.errors import NumericsError, OutputInUseError, StorageError
 from softxent_service.jobs.failure import JobFailedError
+from softxent_service.jobs.histogram import Histogram
 from softxent_service.jobs.job import Job
 from softxent_service.jobs.progress import Progress
 from softxent_service.jobs.result import Result
@@ -244,10 +245,12 @@ def test_records_hold_exact_sums() -> None:
 
     given = batch(7, 5)
     sums = evaluate_part(given, softxent.Options(outputs=("loss",))).sums
-    block = Finished(3, sums, 2, (1, 5))
+    histogram = Histogram.of(np.array([0.5, 1.0, 1.0]))
+    block = Finished(3, sums, histogram, 2, (1, 5))
     again = Finished.from_bytes(block.to_bytes("a job"), "a job")
     assert again.sums.loss_sum == sums.loss_sum
     assert (again.block, again.correct, again.skipped) == (3, 2, (1, 5))
+    assert (again.histogram.counts == histogram.counts).all()
     with pytest.raises(ValueError, match="of another job"):
         Finished.from_bytes(block.to_bytes("another job"), "a job")
     assert len(json.loads(block.to_bytes("a job"))["losses"]) < 10
@@ -255,6 +258,7 @@ def test_records_hold_exact_sums() -> None:
     tally.add(block)
     tally.add(again)
     assert tally.sums.loss_sum == sums.loss_sum
-    tally.add(Finished(4, sums))
+    tally.add(Finished(4, sums, histogram))
     assert tally.sums.loss_sum == 2 * sums.loss_sum
+    assert tally.histogram.rows == 6
     assert (tally.correct, tally.skipped) == (None, [1, 5])

@@ -121,6 +121,13 @@ def test_a_job_is_recorded_run_and_its_bits_are_those_of_the_call(url: str, arra
     assert done["progress"]["rows_done"] == done["progress"]["rows"] == ROWS
     assert done["created"] <= done["started"] <= done["finished"]
     assert done["error"] is None
+    counted = done["result"]["loss_histogram"]
+    assert len(counted["edges"]) == len(counted["counts"]) + 1
+    losses: Any = softxent.cross_entropy(**tensors, outputs="loss").loss
+    taken = losses[tensors["labels"] >= 0]
+    assert counted["counts"] == np.histogram(taken, counted["edges"])[0].tolist()
+    assert sum(counted["counts"]) == done["result"]["count"]
+    assert done["progress"]["rates"][-1]["rows_a_second"] > 0
     again = HTTP.post(f"{url}/v1/jobs", json=asked)
     assert "finished already" in refused(again, 409, "output-in-use", "output")
 
@@ -400,6 +407,63 @@ def test_the_client_submits_watches_lists_and_cancels(url: str, arrays: Path) ->
         with pytest.raises(softxent.TensorError) as caught:
             jobs.submit(job(arrays, "x", labels=f"file://{arrays}/slow_labels.npy"))
         assert caught.value.field == "labels"
+
+
+def test_the_arrays_below_the_roots_are_listed_in_pages(url: str, arrays: Path) -> None:
+    np.save(arrays / "0 <b>.npy", np.zeros((2, 3), np.float32))
+    whole = HTTP.get(f"{url}/v1/arrays?limit=500").json()
+    assert (whole["next"], whole["truncated"]) == (None, False)
+    assert whole["arrays"][0] == {
+        "url": f"file://{arrays}/0%20%3Cb%3E.npy",
+        "format": "npy",
+        "shape": [2, 3],
+        "dtype": "float32",
+        "problem": None,
+    }
+    forms = {one["url"]: (one["shape"], one["dtype"]) for one in whole["arrays"]}
+    assert forms[f"file://{arrays}/logits.npy"] == ([ROWS, CLASSES], "float32")
+    assert forms[f"file://{arrays}/labels.npy"] == ([ROWS], "int64")
+    with Jobs(url) as jobs:
+        found: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = jobs.arrays(limit=1, cursor=cursor)
+            found += page["arrays"]
+            cursor = page["next"]
+    assert found == whole["arrays"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=1&limit=1", "limit"),
+        ("cursor=", "cursor"),
+        ("cursor=/etc/passwd", "cursor"),
+        ("cursor=0", "cursor"),
+        ("state=queued", "state"),
+        ("below=/etc", "below"),
+    ],
+)
+def test_a_list_of_arrays_that_makes_no_sense_is_refused(url: str, query: str, field: str) -> None:
+    refused(HTTP.get(f"{url}/v1/arrays?{query}"), 422, "invalid-job", field)
+
+
+@pytest.mark.parametrize("cursor", ["0/../../etc", "0/%2e%2e/%2fetc", "7/a", "0/%00", "0//"])
+def test_a_cursor_leads_nowhere_else(url: str, arrays: Path, cursor: str) -> None:
+    answer = HTTP.get(f"{url}/v1/arrays", params={"cursor": cursor, "limit": "500"})
+    assert answer.status_code == 200
+    assert all(one["url"].startswith(f"file://{arrays}/") for one in answer.json()["arrays"])
+
+
+def test_a_root_that_cannot_be_listed_is_a_problem(
+    start: Callable[..., Service], tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    service = start(f"--data={tmp_path}", f"--roots=file://{tmp_path}/loop/x")
+    answer = HTTP.get(f"{service.ready_url()}/v1/arrays")
+    assert "cannot be listed" in refused(answer, 422, "storage-failed")
 
 
 def test_info_names_the_roots(url: str, arrays: Path) -> None:

@@ -79,6 +79,7 @@ def test_openapi_tells_the_options_forms_and_refusals(service_url: str) -> None:
         "/v1/explain",
         "/v1/fixtures",
         "/v1/fixtures/{name}",
+        "/v1/arrays",
         "/v1/jobs",
         "/v1/jobs/{id}",
         "/v1/jobs/{id}/cancel",

@@ -33,6 +33,7 @@ NEEDED = {
     "/v1/fixtures": ANY,
     "/v1/fixtures/{name}": ANY,
     "/v1/info": ANY,
+    "/v1/arrays": "jobs",
     "/v1/jobs": "jobs",
     "/v1/jobs/{id}": "jobs",
     "/v1/jobs/{id}/events": "jobs",

@@ -70,6 +70,7 @@ ROUTES = (
         ends_in_name=True,
     ),
     got("/metrics", "metrics"),
+    got("/v1/arrays", "jobs"),
     Known("/v1/jobs", "jobs", {"GET": 200, "HEAD": 200, "POST": 415}),
     Known("/v1/jobs/7", "jobs", {"GET": 404, "HEAD": 404}, "/v1/jobs/{id}", ends_in_name=True),
     Known("/v1/jobs/7/cancel", "jobs", {"POST": 404}, "/v1/jobs/{id}/cancel"),

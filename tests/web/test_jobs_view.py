@@ -36,7 +36,7 @@ def arrays(tmp_path: Path) -> Path:
 
 def submit(page: Page, folder: Path, output: str = "result.zarr") -> None:
     page.get_by_text("Submit a job", exact=True).click()
-    expect(page.get_by_text("URLs of arrays below this root")).to_be_visible()
+    expect(page.get_by_text("below this root")).to_be_visible()
     for name, file in (("logits", "logits.npy"), ("labels", "labels.npy"), ("output", output)):
         page.locator(f"input[name={name}]").fill(f"file://{folder}/{file}")
     page.get_by_role("button", name="Submit", exact=True).click()

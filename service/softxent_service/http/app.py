@@ -14,6 +14,7 @@ import softxent
 from softxent.evaluations import EVALUATIONS
 from softxent_service.http import explain
 from softxent_service.http.admission import Gate
+from softxent_service.http.arrays import array_routes
 from softxent_service.http.bearer import Bearer
 from softxent_service.http.body import Reader
 from softxent_service.http.budget import Budget
@@ -99,6 +100,7 @@ def create_app(
             fixture_routes(methods),
             metrics_route(telemetry, jobs, methods),
             job_routes(jobs, readiness, settings, methods),
+            array_routes(jobs, settings, methods),
         ]
 
     # FastAPI would document each of them twice, once as HEAD and with one name for both.

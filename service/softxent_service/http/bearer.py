@@ -32,6 +32,7 @@ ACCESS_BELOW = {
     "/web/": OPEN,
     "/v1/fixtures": ANY,
     "/v1/jobs": "jobs",
+    "/v1/arrays": "jobs",
     "/metrics": "metrics",
 }
 """Access of routes whose declared paths begin so; every other route needs `evaluate`."""

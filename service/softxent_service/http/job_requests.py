@@ -1,4 +1,4 @@
-"""What requests about jobs hold beside a path: members, keys, and which jobs are asked for."""
+"""What requests about jobs and arrays hold beside a path: members, keys, pages of which."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from softxent_service.jobs.states import STATES
 Json = dict[str, Any]
 
 PAGE, LONGEST_PAGE = 50, 500
-"""Jobs of a page: by default, and at most."""
+"""Jobs or arrays of a page: by default, and at most."""
 
 
 def idempotency_key(scope: Scope) -> str | None:
@@ -84,26 +84,45 @@ def read_list(query: bytes) -> Json:
     Raises:
         SpecificationError: a parameter is unknown, repeated or no legal value.
     """
-    given: dict[str, str] = {}
-    for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name not in ("state", "limit", "cursor"):
-            raise SpecificationError(
-                f"unknown parameter {name[:SHOWN]!r}; known are state, limit, cursor",
-                field=name[:SHOWN],
-            )
-        if name in given:
-            raise SpecificationError(f"parameter {name} is given more than once", field=name)
-        given[name] = text
+    given = _parameters(query, ("state", "limit", "cursor"))
     states = given["state"].split(",") if "state" in given else []
     for word in states:
         if word not in STATES:
             raise SpecificationError(
                 f"state must be among {', '.join(STATES)}, not {word[:SHOWN]!r}", field="state"
             )
-    limit = given.get("limit", str(PAGE))
-    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= LONGEST_PAGE:
+    return {"states": states, "limit": _limit(given), "cursor": given.get("cursor")}
+
+
+def read_page(query: bytes) -> tuple[int, str | None]:
+    """Read how many arrays are asked for, and behind which cursor.
+
+    Raises:
+        SpecificationError: a parameter is unknown, repeated or no legal value.
+    """
+    given = _parameters(query, ("limit", "cursor"))
+    return _limit(given), given.get("cursor")
+
+
+def _parameters(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in known:
+            raise SpecificationError(
+                f"unknown parameter {name[:SHOWN]!r}; known are {', '.join(known)}",
+                field=name[:SHOWN],
+            )
+        if name in given:
+            raise SpecificationError(f"parameter {name} is given more than once", field=name)
+        given[name] = text
+    return given
+
+
+def _limit(given: dict[str, str]) -> int:
+    text = given.get("limit", str(PAGE))
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= LONGEST_PAGE:
         raise SpecificationError(f"limit must be in [1, {LONGEST_PAGE}]", field="limit")
-    return {"states": states, "limit": int(limit), "cursor": given.get("cursor")}
+    return int(text)
 
 
 _TEXT: Json = {"type": "string"}
@@ -118,6 +137,25 @@ _LAST_EVENT: Json = {
     "schema": _TEXT,
 }
 
+_CURSOR: Json = {
+    "name": "cursor",
+    "in": "query",
+    "required": False,
+    "description": "The next of the page before.",
+    "schema": _TEXT,
+}
+
+
+def _most(what: str) -> Json:
+    return {
+        "name": "limit",
+        "in": "query",
+        "required": False,
+        "description": f"Most {what} of a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_PAGE, "default": PAGE},
+    }
+
+
 LIST_PARAMETERS: list[Json] = [
     {
         "name": "state",
@@ -128,21 +166,11 @@ LIST_PARAMETERS: list[Json] = [
         "style": "form",
         "explode": False,
     },
-    {
-        "name": "limit",
-        "in": "query",
-        "required": False,
-        "description": "Most jobs of a page.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_PAGE, "default": PAGE},
-    },
-    {
-        "name": "cursor",
-        "in": "query",
-        "required": False,
-        "description": "The next of the page before.",
-        "schema": _TEXT,
-    },
+    _most("jobs"),
+    _CURSOR,
 ]
+
+ARRAYS_PARAMETERS = [_most("arrays"), _CURSOR]
 
 ID_PARAMETERS = [_ID]
 

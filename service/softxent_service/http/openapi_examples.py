@@ -52,6 +52,8 @@ def add_examples(document: Json, settings: Settings) -> None:
     root = settings.root_urls[0] if settings.root_urls else "file:///arrays"
     job = {name: f"{root}/example/{name}.npy" for name in ("logits", "labels")}
     bodies = {**BODIES, "/v1/jobs": {**job, "output": f"{root}/example/result.zarr"}}
+    listed = document["paths"]["/v1/arrays"]["get"]["responses"]["200"]["content"][JSON]
+    listed["example"] = _page_of_arrays(job)
     for path, item in document["paths"].items():
         names = {**NAMES, "name": "example"} if path.startswith(_REGION) else NAMES
         told = [path.startswith(start) and text for start, text in PRESUPPOSED.items()]
@@ -63,3 +65,13 @@ def add_examples(document: Json, settings: Settings) -> None:
                 operation["requestBody"]["content"][JSON]["example"] = bodies[path]
             if any(told) and (method == "post" or "{" in path):
                 operation["description"] = next(text for text in reversed(told) if text)
+
+
+def _page_of_arrays(job: Json) -> Json:
+    """Return what lists the arrays of the job that is the example."""
+    forms = {"labels": ([2], "int64"), "logits": ([2, 3], "float32")}
+    arrays = [
+        {"url": job[name], "format": "npy", "shape": shape, "dtype": dtype, "problem": None}
+        for name, (shape, dtype) in forms.items()
+    ]
+    return {"arrays": arrays, "next": None, "truncated": False}

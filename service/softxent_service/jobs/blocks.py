@@ -23,6 +23,7 @@ from softxent.errors import RowsError, SoftxentError
 from softxent_service.jobs.acceptance import at_rows
 from softxent_service.jobs.arrays import StoredArray
 from softxent_service.jobs.errors import InputChangedError, NumericsError
+from softxent_service.jobs.histogram import Histogram, counted_rows
 from softxent_service.jobs.job import Job, rows_of
 from softxent_service.jobs.result import Result
 from softxent_service.jobs.tally import Finished
@@ -80,7 +81,8 @@ def evaluate_block(job: Job, block: int, numerics: int) -> Outcome:
         result.write(part.arrays, block)
         first = job.plan.rows_of(block)[0]
         rows = tuple(int(row) + first for row in skipped)
-        finished = Finished(block, part.sums, _correct(part, tensors), rows)
+        histogram = _histogram(job, part, tensors, skipped)
+        finished = Finished(block, part.sums, histogram, _correct(part, tensors), rows)
         result.commit(finished)
         logger.debug("%s block %d committed", job.output.url, block)
         return finished
@@ -115,8 +117,8 @@ def combine(parts: list[ClassPartials | Fault | None]) -> ClassPartials | Fault 
 
 def evaluate_block_columns(
     job: Job, block: int, columns: slice, partials: ClassPartials | Fault | None
-) -> Part | Fault | None:
-    """Write the results of some columns of a block; return them without their values a logit."""
+) -> Finished | Fault | None:
+    """Write the results of some columns of a block; the first columns return what it comes to."""
     if not isinstance(partials, ClassPartials):
         return partials
     try:
@@ -139,12 +141,14 @@ def evaluate_block_columns(
         wanted = {name: part.arrays[name] for name in options.outputs}
         _check_unchanged(job)
         Result(job).write(wanted, block, columns.start)
-        return Part({}, part.sums)
+        if columns.start:
+            return None
+        return Finished(block, part.sums, _histogram(job, part, tensors))
     except SoftxentError as error:
         return fault_of(job, block, error)
 
 
-def commit(job: Job, block: int, parts: list[Part | Fault | None]) -> list[Outcome]:
+def commit(job: Job, block: int, parts: list[Finished | Fault | None]) -> list[Outcome]:
     """Say that a block is finished, all of whose columns are."""
     try:
         result = Result(job)
@@ -153,9 +157,8 @@ def commit(job: Job, block: int, parts: list[Part | Fault | None]) -> list[Outco
         for part in parts:
             if isinstance(part, Fault):
                 return [part]
-        whole = parts[0]
-        assert isinstance(whole, Part)
-        finished = Finished(block, whole.sums)
+        finished = parts[0]
+        assert isinstance(finished, Finished)
         result.commit(finished)
         logger.debug("%s block %d committed", job.output.url, block)
         return [finished]
@@ -251,6 +254,17 @@ def _without(tensors: Tensors, bad: Array) -> Tensors:
     weights = tensors.get("row_weights", np.ones(leading)).astype(np.float64).reshape(-1)
     weights[bad] = 0.0
     return {**tensors, "row_weights": weights.reshape(leading)}
+
+
+def _histogram(job: Job, part: Part, tensors: Tensors, skipped: Array | None = None) -> Histogram:
+    """Return the histogram of the losses of rows that are neither ignored nor skipped."""
+    losses, options = part.arrays["loss"].reshape(-1), job.specification.options
+    counted = counted_rows(
+        tensors, rows=losses.size, ignore_index=options.ignore_index, tail=options.tail
+    )
+    if skipped is not None:
+        counted[skipped] = False
+    return Histogram.of(losses[counted])
 
 
 def _correct(part: Part, tensors: Tensors) -> int | None:

@@ -30,7 +30,7 @@ from softxent_service.jobs.failure import JobFailedError
 from softxent_service.jobs.graph import block_graph
 from softxent_service.jobs.grouping import Grouping
 from softxent_service.jobs.job import Job
-from softxent_service.jobs.progress import Progress
+from softxent_service.jobs.progress import Progress, RateHistory
 from softxent_service.jobs.result import Result
 from softxent_service.jobs.tally import Tally
 
@@ -107,6 +107,7 @@ class _Run:
         self._stops = stops
         self._began = time.monotonic()
         self._rows_before = self._rows = sum(map(self._rows_of, tally.done))
+        self._history = RateHistory(self._rows, len(tally.done))
         self._told = 0.0
         self._killed: Counter[int] = Counter()
 
@@ -187,8 +188,10 @@ class _Run:
             return
         self._told = now
         plan, done = self._job.plan, len(self._tally.done)
-        start = Progress(plan.rows, plan.blocks)
-        self._report(start.at(self._rows, done, self._rows_before, now - self._began))
+        seconds, is_last = now - self._began, done == plan.blocks
+        self._history.add(seconds, self._rows, done, is_last=is_last)
+        start = Progress(plan.rows, plan.blocks, rates=self._history.rates())
+        self._report(start.at(self._rows, done, self._rows_before, seconds))
         if self._stops():
             raise StoppedError
 

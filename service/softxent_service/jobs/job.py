@@ -22,7 +22,7 @@ from softxent_service.jobs.specification import Specification
 
 PER_CLASS = ("class_weights",)
 
-FORMAT = 2
+FORMAT = 3
 """Changes whenever a half-done result of before could not be gone on with."""
 
 

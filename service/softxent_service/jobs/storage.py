@@ -127,6 +127,16 @@ class Folder:
         except FileNotFoundError:
             return set()
 
+    def entries(self) -> Iterator[tuple[str, bool]]:
+        """Yield the names of files and folders here, and whether they are folders.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            StorageError: they cannot be listed.
+        """
+        with self._told("listed", ""):
+            yield from self.store.entries()
+
     def is_empty(self) -> bool:
         """Whether nothing lies here."""
         return next(self.names(""), None) is None

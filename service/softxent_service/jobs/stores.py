@@ -15,6 +15,7 @@ import stat
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,13 @@ class Bucket(ObjectStore[S3Store]):
             yield name
 
     @_repeated
+    def entries(self) -> Iterator[tuple[str, bool]]:
+        """Return the names of objects and folders here, and whether they are folders."""
+        found = obstore.list_with_delimiter(self.store)
+        files = ((meta["path"], False) for meta in found["objects"])
+        return chain(((name, True) for name in found["common_prefixes"]), files)
+
+    @_repeated
     async def _metas(self, prefix: str) -> list[Any]:
         return [meta async for meta in super()._list(prefix)]
 
@@ -204,6 +212,11 @@ class Confined(WrapperStore[LocalStore]):
         start, end = (0, size) if part is None else (part.start, min(part.end, size))
         return np.fromfile(path, np.uint8, max(0, end - start), offset=start)
 
+    async def getsize(self, key: str) -> int:  # noqa: D102
+        # Zarr's own way reads the whole file.
+        self._check(key)
+        return _file_stat(self._store.root / key).st_size
+
     async def stamp(self, key: str) -> str:
         """Return what changes with every change of a file.
 
@@ -218,6 +231,13 @@ class Confined(WrapperStore[LocalStore]):
         """Return the stamp of every file, by name."""
         root = str(self._store.root)
         return {path[len(root) + 1 :]: told for path, told in _stamps(root)}
+
+    def entries(self) -> Iterator[tuple[str, bool]]:
+        """Yield the names of files and folders here, and whether they are folders."""
+        self._check("")
+        with os.scandir(self._store.root) as found:
+            for entry in found:
+                yield entry.name, entry.is_dir()
 
     async def get_partial_values(  # noqa: D102
         self,

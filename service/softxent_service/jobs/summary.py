@@ -46,6 +46,7 @@ def attributes_of(job: Job, tally: Tally, lost: str | None = None) -> dict[str, 
         "mean_reason": no_mean,
         "perplexity": None if reason else as_json(_perplexity(sums, options.scale)),
         "perplexity_reason": reason,
+        "loss_histogram": tally.histogram.to_json(),
         "accuracy": (tally.correct or 0) / sums.count if counted else None,
     }
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from softxent.blockwise.rows import WORDS, RowSums
+from softxent_service.jobs.histogram import Histogram
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +19,14 @@ class Finished:
     Attributes:
         block: its number.
         sums: of its rows, exact.
+        histogram: of the losses of its rows that are not ignored.
         correct: rows that are predicted right; None where that was not evaluated.
         skipped: rows of the whole that were left out, with `on_error=skip`.
     """
 
     block: int
     sums: RowSums
+    histogram: Histogram
     correct: int | None = None
     skipped: tuple[int, ...] = ()
 
@@ -35,6 +38,7 @@ class Finished:
             "losses": _sparse(self.sums.losses),
             "weights": _sparse(self.sums.weights),
             "count": self.sums.count,
+            "histogram": self.histogram.to_record(),
             "correct": self.correct,
             "skipped": list(self.skipped),
         }
@@ -54,8 +58,10 @@ class Finished:
             sums = RowSums(
                 _dense(members["losses"]), _dense(members["weights"]), int(members["count"])
             )
-            return cls(members["block"], sums, members["correct"], tuple(members["skipped"]))
-        except (KeyError, TypeError, IndexError) as error:
+            histogram = Histogram.from_record(members["histogram"])
+            correct, skipped = members["correct"], tuple(members["skipped"])
+            return cls(members["block"], sums, histogram, correct, skipped)
+        except (AttributeError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"no record of a block: {error}") from None
 
 
@@ -76,6 +82,7 @@ class Tally:
 
     done: set[int] = field(default_factory=set)
     sums: RowSums = field(default_factory=lambda: RowSums.merged([]))
+    histogram: Histogram = field(default_factory=Histogram.empty)
     correct: int | None = 0
     skipped: list[int] = field(default_factory=list)
 
@@ -85,6 +92,7 @@ class Tally:
             return
         self.done.add(block.block)
         self.sums = RowSums.merged([self.sums, block.sums])
+        self.histogram = self.histogram.plus(block.histogram)
         if self.correct is not None:
             self.correct = None if block.correct is None else self.correct + block.correct
         self.skipped.extend(block.skipped)

@@ -6,14 +6,33 @@ import { call, Refusal, sentence, Unreachable } from "../api";
 export const STATES = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
 export type State = (typeof STATES)[number];
 
+/** How fast a run was, between the seconds of the rate before and its own. */
+export interface Rate { readonly seconds: number; readonly rows_a_second: number }
+
+/** Rows by loss: `counts[i]` have at least `edges[i]` and less than `edges[i + 1]`. */
+export interface LossHistogram {
+  readonly edges: readonly number[];
+  readonly counts: readonly number[];
+  readonly below: number;
+  readonly above: number;
+  readonly non_finite: number;
+}
+
 export interface Job {
   readonly id: string;
   readonly state: State;
   readonly created: string;
   readonly finished: string | null;
   readonly job: Readonly<Record<string, unknown>>;
-  readonly progress: { readonly rows: number; readonly rows_done: number; readonly rows_per_second: number | null; readonly seconds_left: number | null } | null;
-  readonly result: Readonly<Record<string, unknown>> | null;
+  readonly progress: {
+    readonly rows: number;
+    readonly rows_done: number;
+    readonly rows_a_second: number | null;
+    readonly seconds_left: number | null;
+    /** Not of a job of an earlier release. */
+    readonly rates?: readonly Rate[];
+  } | null;
+  readonly result: Readonly<Record<string, unknown>> & { readonly loss_histogram?: LossHistogram } | null;
   readonly error: { readonly detail: string } | null;
 }
 
@@ -29,7 +48,7 @@ export function ended(job: Job): boolean {
 }
 
 /** Run what asks the service, and keep why it failed. */
-async function tell(work: () => Promise<void>): Promise<boolean> {
+export async function tell(work: () => Promise<void>): Promise<boolean> {
   try {
     await work();
     fault.value = null;

@@ -3,8 +3,10 @@ import { useEffect, useRef } from "preact/hooks";
 import { key, reachable } from "../api";
 import { short } from "../numbers";
 import { Scroll } from "../scroll";
+import { Plot } from "../service/plot";
 import { SubmitForm } from "./form";
-import { cancel, ended, fault, filter, following, jobs, load, loadRoots, STATES, unwatch, watch, watched, type Job, type State } from "./job";
+import { Histogram } from "./histogram";
+import { cancel, ended, fault, filter, following, jobs, load, loadRoots, STATES, unwatch, watch, watched, type Job, type Rate, type State } from "./job";
 
 const FIGURES = new Set(["rows", "count", "skipped", "blocks", "loss_sum", "weight_sum", "mean", "perplexity", "accuracy", "numerics"]);
 
@@ -63,15 +65,28 @@ function Watched({ job }: { job: Job }) {
     <section aria-labelledby="watched">
       <h2 id="watched">Job <span class="num">{job.id}</span></h2>
       <p role="status" data-state={job.state}>
-        <strong>{job.state}</strong>{progress && !ended(job) && `: ${progress.rows_done} of ${progress.rows} rows${progress.rows_per_second ? `, ${short(progress.rows_per_second)} a second` : ""}`}
+        <strong>{job.state}</strong>{progress && !ended(job) && `: ${progress.rows_done} of ${progress.rows} rows${progress.rows_a_second ? `, ${short(progress.rows_a_second)} a second` : ""}`}
         {progress?.seconds_left && !ended(job) ? `, ${short(progress.seconds_left)} s left` : ""}
       </p>
       {progress && <progress aria-label="Rows done" max={Math.max(1, progress.rows)} value={progress.rows_done} />}
       {job.error && <p class="refusal">{job.error.detail}</p>}
       {!ended(job) && <Cancel key={job.id} job={job} />}
+      {progress?.rates && progress.rates.length > 1 && <Rates rates={progress.rates} />}
+      {job.result?.loss_histogram && <Histogram histogram={job.result.loss_histogram} />}
       <Members title="Result" members={job.result && figuresOf(job.result)} />
       <Members title="Asked for" members={job.job} />
     </section>
+  );
+}
+
+function Rates({ rates }: { rates: readonly Rate[] }) {
+  const rows = rates.map(({ rows_a_second }) => rows_a_second), latest = rates.at(-1)!;
+  const says = `Rows a second over ${short(latest.seconds)} s: ${short(latest.rows_a_second)} now, at most ${short(Math.max(...rows))}`;
+  return (
+    <>
+      <h3>Rows a second</h3>
+      <Plot says={says} times={rates.map(({ seconds }) => seconds)} lines={[{ name: "rows", values: rows }]} unit="" elapsed />
+    </>
   );
 }
 

@@ -1,1 +1,0 @@
-import{c as t}from"./chunk-5JL6HHKP.js";import{B as a}from"./chunk-5GRU5OLC.js";function b({value:s,largest:r,both:n=!1}){let i=r>0?Math.abs(s)/r:0,o=`${Math.min(1,i)*(n?50:100)}%`;return a("div",{class:n?"bar both":"bar","aria-hidden":"true",children:a("div",{class:t(s),style:{width:o}})})}export{b as a};
