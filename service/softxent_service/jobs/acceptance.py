@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent import Options
-from softxent.batch import check_batch
+from softxent.batch import check_batch, dtype_name
 from softxent.combinations import check_compatible
 from softxent.errors import RowsError, TensorError
+from softxent.evaluations import DTYPES
 from softxent_service.jobs.arrays import StoredArray, open_array
 from softxent_service.jobs.errors import LocationError, MissingArrayError
 from softxent_service.jobs.job import PER_CLASS, Job, logits_dtype_of
@@ -93,6 +94,11 @@ def versions_of(specification: Specification, roots: Roots) -> dict[str, str]:
 def check_forms(arrays: Mapping[str, StoredArray], options: Options) -> None:
     """Check shapes and dtypes as the library does, on arrays of the same form without rows."""
     logits = arrays["logits"]
+    if dtype_name(logits.dtype) not in DTYPES:
+        # The library takes integers; a terabyte of them would be held as float64.
+        raise TensorError(
+            f"logits must be one of {', '.join(DTYPES)}, not {logits.dtype}", field="logits"
+        )
     leading = logits.shape[:-1]
     for name, array in arrays.items():
         # An array without rows fits any number of them.
