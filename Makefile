@@ -149,6 +149,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@echo "setup: linking softxent into .venv"
 	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q kernels service
 	@touch $@
 
 # What more than the lock is needed stays out of it: gigabytes that only one verb needs. What .venv
