@@ -11,7 +11,7 @@ from httpx_retries import RetryTransport
 
 from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
 from softxent.explanation import Explanation
-from softxent.options import OptionKeywords, SoftmaxKeywords
+from softxent.options import OptionKeywords, ProductKeywords, SoftmaxKeywords, shows_options
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.async_direct import AsyncDirectTransport
 from softxent_client.errors import ServiceUnavailableError
@@ -52,6 +52,7 @@ class AsyncClient(Shared):
 
         self._connections = PerProcess(connections, forks=transport is None)
 
+    @shows_options(OptionKeywords)
     async def cross_entropy(
         self,
         logits: npt.ArrayLike,
@@ -68,6 +69,7 @@ class AsyncClient(Shared):
         """Do what `Client.cross_entropy` does."""
         return await self._run(self._cross_entropy_steps(locals()))
 
+    @shows_options(SoftmaxKeywords)
     async def softmax(
         self,
         logits: npt.ArrayLike,
@@ -78,6 +80,7 @@ class AsyncClient(Shared):
         """Do what `Client.softmax` does."""
         return await self._run(self._output_steps("probabilities", SOFTMAX, locals()))
 
+    @shows_options(SoftmaxKeywords)
     async def log_softmax(
         self,
         logits: npt.ArrayLike,
@@ -88,6 +91,7 @@ class AsyncClient(Shared):
         """Do what `Client.log_softmax` does."""
         return await self._run(self._output_steps("log_probabilities", SOFTMAX, locals()))
 
+    @shows_options(SoftmaxKeywords)
     async def logsumexp(
         self,
         logits: npt.ArrayLike,
@@ -98,6 +102,7 @@ class AsyncClient(Shared):
         """Do what `Client.logsumexp` does."""
         return await self._run(self._output_steps("log_normalizer", SOFTMAX, locals()))
 
+    @shows_options(ProductKeywords)
     async def hessian_vector_product(
         self,
         logits: npt.ArrayLike,
@@ -110,7 +115,7 @@ class AsyncClient(Shared):
         class_weights: npt.ArrayLike | None = None,
         row_weights: npt.ArrayLike | None = None,
         class_mask: npt.ArrayLike | None = None,
-        **options: Unpack[OptionKeywords],
+        **options: Unpack[ProductKeywords],
     ) -> Floats:
         """Do what `Client.hessian_vector_product` does."""
         return await self._run(self._output_steps(PRODUCT, HESSIAN_VECTOR_PRODUCT, locals()))

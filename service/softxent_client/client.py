@@ -11,7 +11,7 @@ from httpx_retries import RetryTransport
 
 from softxent.evaluations import HESSIAN_VECTOR_PRODUCT, PRODUCT, SOFTMAX
 from softxent.explanation import Explanation
-from softxent.options import OptionKeywords, SoftmaxKeywords
+from softxent.options import OptionKeywords, ProductKeywords, SoftmaxKeywords, shows_options
 from softxent.results import CrossEntropyResult, Floats
 from softxent_client.direct import DirectTransport
 from softxent_client.errors import ServiceUnavailableError
@@ -65,6 +65,7 @@ class Client(Shared):
 
         self._connections = PerProcess(connections, forks=transport is None)
 
+    @shows_options(OptionKeywords)
     def cross_entropy(
         self,
         logits: npt.ArrayLike,
@@ -92,6 +93,7 @@ class Client(Shared):
         """
         return self._run(self._cross_entropy_steps(locals()))
 
+    @shows_options(SoftmaxKeywords)
     def softmax(
         self,
         logits: npt.ArrayLike,
@@ -102,6 +104,7 @@ class Client(Shared):
         """Return what `softxent.softmax` returns for the same arguments, to the bit."""
         return self._run(self._output_steps("probabilities", SOFTMAX, locals()))
 
+    @shows_options(SoftmaxKeywords)
     def log_softmax(
         self,
         logits: npt.ArrayLike,
@@ -112,6 +115,7 @@ class Client(Shared):
         """Return what `softxent.log_softmax` returns for the same arguments, to the bit."""
         return self._run(self._output_steps("log_probabilities", SOFTMAX, locals()))
 
+    @shows_options(SoftmaxKeywords)
     def logsumexp(
         self,
         logits: npt.ArrayLike,
@@ -122,6 +126,7 @@ class Client(Shared):
         """Return what `softxent.logsumexp` returns for the same arguments, to the bit."""
         return self._run(self._output_steps("log_normalizer", SOFTMAX, locals()))
 
+    @shows_options(ProductKeywords)
     def hessian_vector_product(
         self,
         logits: npt.ArrayLike,
@@ -134,7 +139,7 @@ class Client(Shared):
         class_weights: npt.ArrayLike | None = None,
         row_weights: npt.ArrayLike | None = None,
         class_mask: npt.ArrayLike | None = None,
-        **options: Unpack[OptionKeywords],
+        **options: Unpack[ProductKeywords],
     ) -> Floats:
         """Return what `softxent.hessian_vector_product` returns for these arguments, to the bit."""
         return self._run(self._output_steps(PRODUCT, HESSIAN_VECTOR_PRODUCT, locals()))

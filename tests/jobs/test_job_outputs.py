@@ -304,8 +304,8 @@ def test_the_command_computes_again_what_was_removed(tmp_path: Path) -> None:
     given["labels"] %= 40
     save(tmp_path, given)
     flags = [str(tmp_path / "logits.npy"), str(tmp_path / "labels.npy")]
-    flags += [f"--output={tmp_path}/out", "--block-bytes=16000", "--threads=1"]
-    command = [sys.executable, "-m", "softxent_service.cli", "evaluate", *flags]
+    flags += [f"--output={tmp_path}/out", "--block-bytes=16000"]
+    command = [sys.executable, "-m", "softxent_service.cli", "evaluate", *flags, "--threads=1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     blocks = tmp_path / "out" / ".softxent" / "blocks"
     wait_for(lambda: blocks.exists() and len(list(blocks.iterdir())) > 20, process)

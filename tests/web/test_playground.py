@@ -240,7 +240,9 @@ def test_a_refusal_leads_to_its_rows(open_page: Open, service_url: str) -> None:
     labels[30] = 7
     page.locator("textarea").fill(json.dumps({"logits": [[1, 2]] * 40, "labels": labels}))
     page.keyboard.press("Control+Enter")
-    expect(page.get_by_role("alert")).to_have_text("labels must lie in [0, 2) or be -100; 1 does not")
+    expect(page.get_by_role("alert")).to_have_text(
+        "labels must lie in [0, 2) or be -100; 1 does not"
+    )
     page.get_by_role("button", name="row 30").click()
     row = page.locator("[data-row='30']")
     expect(row).to_have_attribute("aria-current", "true")
