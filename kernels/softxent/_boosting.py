@@ -7,6 +7,7 @@ wants the gradient and the Hessian's diagonal, [rows, classes] each.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Unpack
 
 import numpy as np
@@ -20,7 +21,7 @@ from softxent.options import OptionKeywords
 Array = npt.NDArray[Any]
 
 
-class Objective:
+class Objective(ABC):
     """Softmax cross-entropy for boosting; calls are pure and objects of it can be pickled."""
 
     error: type[Exception] = ValueError
@@ -70,9 +71,9 @@ class Objective:
         )
         return result.gradient, self._second(result.hessian_diagonal, scores.shape[1])
 
+    @abstractmethod
     def _second(self, diagonal: Array, classes: int) -> Array:
         """Return what the library takes for the second derivative, in the diagonal's memory."""
-        raise NotImplementedError
 
 
 def _matrix(scores: Any) -> Array:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent._kernels.math.exact_sum import all_finite, total
-from softxent.batch import Batch, dtype_name
+from softxent.batch import Batch
+from softxent.dtypes import dtype_name
 from softxent.errors import ROWS_NAMED, NonFiniteError, as_json, counted, named_rows
 from softxent.evaluations import PER_LOGIT
 from softxent.options import Options

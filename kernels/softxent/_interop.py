@@ -34,6 +34,10 @@ OPTIONS: dict[str, type[Any]] = {
 """The options of an adapter's loss and what they hold: all but those that choose outputs."""
 
 
+NO_THIRD_DERIVATIVES = "softxent evaluates no third derivatives of the loss"
+"""Raised as NotImplementedError, as the frameworks do where a derivative has no rule."""
+
+
 class Evaluator(Protocol):
     """Whatever evaluates: `softxent` itself or a `softxent_client.Client`."""
 

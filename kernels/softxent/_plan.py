@@ -32,8 +32,9 @@ from softxent._kernels.row.task import (
     words_of,
 )
 from softxent._outputs import OutputSpecification, flat_bits
-from softxent.batch import Batch, Layout, computed_dtype, dtype_name, tile_sizes
+from softxent.batch import Batch, Layout
 from softxent.combinations import check_compatible, stored_dtype
+from softxent.dtypes import computed_dtype, dtype_name
 from softxent.evaluations import INTEGERS, PER_LOGIT, Evaluation
 from softxent.options import Options, check_outputs
 from softxent.results import Arrays
@@ -222,6 +223,15 @@ def set_numbers(words: Words, numbers: Mapping[str, float]) -> None:
 
 
 @functools.lru_cache(maxsize=64)
+def _tile_sizes(classes: int, tile: int) -> npt.NDArray[np.float64]:
+    """Return how many columns each tile of a row has, as float64 [tiles]."""
+    firsts = np.arange(0, classes, tile)
+    sizes = np.minimum(tile, classes - firsts).astype(np.float64)
+    sizes.flags.writeable = False
+    return sizes
+
+
+@functools.lru_cache(maxsize=64)
 def _placeholders(dtype: np.dtype[Any], classes: int) -> tuple[npt.NDArray[Any], ...]:
     """Return what stands for each array of a task that is absent; columns of tiles are there."""
     computed = computed_dtype(dtype)
@@ -229,7 +239,7 @@ def _placeholders(dtype: np.dtype[Any], classes: int) -> tuple[npt.NDArray[Any],
     types = {ELEMENT: element, COMPUTED: computed}
     declared = [FIELDS[Task][name].dtype for name in ARRAYS[Task]]
     arrays = [np.empty(0, types.get(name, name)) for name in declared]
-    arrays[SLOTS["tile_weights"]] = tile_sizes(classes, TILE)
+    arrays[SLOTS["tile_weights"]] = _tile_sizes(classes, TILE)
     return tuple(arrays)
 
 
@@ -325,7 +335,7 @@ def _spread(batch: Batch, options: Options) -> _Spread:
         weights = weights * mask if weights.size else mask
     mass = _mass(options, taking_part)
     if not weights.size:
-        return _Spread(mass, weights, weights, tile_sizes(classes, TILE))
+        return _Spread(mass, weights, weights, _tile_sizes(classes, TILE))
     high = math.fsum(weights)
     low = math.fsum([-high, *weights])
     rest = high - weights

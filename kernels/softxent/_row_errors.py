@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent._kernels.row import checks
-from softxent.batch import Batch, refuse_bad_labels, refuse_bad_weights
+from softxent._tensors import refuse_bad_weights
+from softxent.batch import Batch, refuse_bad_labels
 from softxent.errors import LabelError, RowsError, as_json, counted, named_rows
 from softxent.options import Options
 

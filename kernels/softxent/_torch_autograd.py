@@ -13,7 +13,13 @@ import numpy as np
 import torch
 
 import softxent
-from softxent._interop import OPTIONS, Evaluator, as_numpy, errors_also
+from softxent._interop import (
+    NO_THIRD_DERIVATIVES,
+    OPTIONS,
+    Evaluator,
+    as_numpy,
+    errors_also,
+)
 from softxent.errors import LabelError, SoftxentError
 from softxent.evaluations import TENSORS
 
@@ -179,7 +185,7 @@ class _TwiceAtMost(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _upstream: Any) -> Any:
-        raise NotImplementedError("softxent evaluates no third derivatives of the loss")
+        raise NotImplementedError(NO_THIRD_DERIVATIVES)
 
 
 class CrossEntropyInPlace(torch.autograd.Function):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from softxent._interop import OPTIONS, Evaluator
+from softxent._interop import NO_THIRD_DERIVATIVES, OPTIONS, Evaluator
 from softxent._torch_autograd import hessian_vector_product, loss_and_gradient
 from softxent.evaluations import TENSORS
 
@@ -163,7 +163,7 @@ class TransformedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _upstream: Any) -> Any:
         """Refuse a third derivative."""
-        raise NotImplementedError("softxent evaluates no third derivatives of the loss")
+        raise NotImplementedError(NO_THIRD_DERIVATIVES)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:

@@ -12,8 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent._interop import as_numpy
-from softxent.errors import LabelError, TensorError, WeightError, named_rows
-from softxent.evaluations import CROSS_ENTROPY, DTYPES, PRODUCT, Evaluation
+from softxent._tensors import (
+    NO_INTEGERS,
+    NO_MASK,
+    NONE,
+    as_array,
+    as_class_weights,
+    as_labels,
+    as_logits,
+    as_mask,
+    as_top_k,
+    as_vectors,
+    as_weights,
+    count_failures,
+    per_class,
+)
+from softxent.dtypes import computed_dtype, dtype_name
+from softxent.errors import LabelError, TensorError, named_rows
+from softxent.evaluations import CROSS_ENTROPY, PRODUCT, Evaluation
 from softxent.hints import unknown
 from softxent.results import Floats
 
@@ -29,11 +45,6 @@ PER_ROW = (
 )
 """The tensors that are cut with the rows; of class masks those of two dimensions."""
 
-_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
-_INT64 = np.dtype(np.int64)
-_NONE = np.empty(0)
-_NO_INTEGERS = np.empty(0, np.int64)
-_NO_MASK = np.empty(0, np.uint8)
 _MOST_MASS = 1.0 + 2.0**-7
 
 _TARGETS = frozenset({"labels", "target_probabilities", "target_indices"})
@@ -209,18 +220,18 @@ def check_batch(
         WeightError: a class weight is negative or not finite.
     """
     given = {
-        name: value if type(value) is np.ndarray else _array(name, as_numpy(name, value))
+        name: value if type(value) is np.ndarray else as_array(name, as_numpy(name, value))
         for name, value in tensors.items()
         if value is not None
     }
     _check_names(tuple(tensors), tuple(given), evaluation)
-    logits = _logits(given["logits"])
+    logits = as_logits(given["logits"])
     leading, columns = logits.shape[:-1], logits.shape[-1]
     classes = columns if classes is None else classes
     others = _others(given, logits, classes)
     return Batch(
         logits=logits if len(leading) == 1 else logits.reshape(math.prod(leading), columns),
-        labels=_labels(given["labels"], logits.shape) if "labels" in given else _NO_INTEGERS,
+        labels=as_labels(given["labels"], logits.shape) if "labels" in given else NO_INTEGERS,
         **others,
         classes=classes,
         leading=leading,
@@ -247,15 +258,15 @@ def _others(given: Mapping[str, npt.NDArray[Any]], logits: Floats, classes: int)
     if given.keys() <= {"logits", "labels"}:
         return empty
     leading = logits.shape[:-1]
-    indices, log_probabilities = _top_k(given, leading)
+    indices, log_probabilities = as_top_k(given, leading)
     return {
-        "target_probabilities": _per_logit("target_probabilities", given, logits),
+        "target_probabilities": per_class("target_probabilities", given, logits),
         "target_indices": indices,
         "target_log_probabilities": log_probabilities,
-        "class_weights": _class_weights(given, classes),
-        "row_weights": _weights("row_weights", given, leading),
-        "class_mask": _mask(given, (*leading, classes)),
-        "vectors": _vectors(given, logits),
+        "class_weights": as_class_weights(given, classes),
+        "row_weights": as_weights("row_weights", given, leading),
+        "class_mask": as_mask(given, (*leading, classes)),
+        "vectors": as_vectors(given, logits),
     }
 
 
@@ -264,11 +275,11 @@ def empties(computed: np.dtype[Any]) -> dict[str, Any]:
     """Return what stands for each array of a batch that is not given."""
     return {
         "target_probabilities": np.empty(0, computed),
-        "target_indices": _NO_INTEGERS,
-        "target_log_probabilities": _NONE,
-        "class_weights": _NONE,
-        "row_weights": _NONE,
-        "class_mask": _NO_MASK,
+        "target_indices": NO_INTEGERS,
+        "target_log_probabilities": NONE,
+        "class_weights": NONE,
+        "row_weights": NONE,
+        "class_mask": NO_MASK,
         "vectors": np.empty(0, computed),
     }
 
@@ -291,171 +302,6 @@ def _check_kinds(given: tuple[str, ...], evaluation: Evaluation) -> None:
         )
 
 
-def _array(name: str, value: Any) -> npt.NDArray[Any]:
-    """Return a tensor as an array, without a copy where its memory can be seen."""
-    if isinstance(value, np.ndarray):
-        return value
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TensorError(f"{name} is not a rectangular array: {error}", field=name) from None
-    # An empty list says nothing of its type; NumPy takes it for floats.
-    is_empty = array.size == 0 and name in ("labels", "target_indices")
-    return array.astype(np.int64) if is_empty and array.dtype == np.float64 else array
-
-
-def _logits(logits: npt.NDArray[Any]) -> Floats:
-    if logits.dtype.kind in "iu":
-        logits = _exact_floats(logits)
-    if dtype_name(logits.dtype) not in DTYPES:
-        raise TensorError(
-            f"logits must be one of {', '.join(DTYPES)}, not {logits.dtype}", field="logits"
-        )
-    if logits.ndim < 2:
-        raise TensorError(
-            f"logits must have at least 2 dimensions [..., C], not {logits.ndim}", field="logits"
-        )
-    if logits.shape[-1] == 0 and logits.shape[:-1] != (0,) * (logits.ndim - 1):
-        raise TensorError(
-            f"logits of shape {list(logits.shape)} have rows but no classes", field="logits"
-        )
-    if logits.flags.c_contiguous and logits.dtype.isnative:
-        return logits
-    return np.ascontiguousarray(logits, logits.dtype.newbyteorder("="))
-
-
-def _exact_floats(integers: npt.NDArray[Any]) -> Floats:
-    """Return integer logits as float64; those that it does not hold are refused."""
-    floats = integers.astype(np.float64)
-    if integers.dtype.itemsize == 8 and (np.abs(floats) >= 2.0**53).any():
-        raise TensorError(
-            "logits hold integers of 2^53 or more, which float64 may lack; pass floats",
-            field="logits",
-        )
-    return floats
-
-
-def _integers(
-    name: str, integers: npt.NDArray[Any], shape: tuple[int, ...]
-) -> npt.NDArray[np.int64]:
-    if integers.dtype == _INT64 and integers.shape == shape and integers.flags.c_contiguous:
-        return integers
-    if integers.dtype.kind not in "iub":
-        raise TensorError(f"{name} must be integers, not {integers.dtype}", field=name)
-    _check_shape(name, integers.shape, shape)
-    if integers.dtype.kind == "u" and integers.dtype.itemsize == 8:
-        too_large = integers.reshape(-1) > np.iinfo(np.int64).max
-        if too_large.any():
-            raise LabelError(
-                f"{name} must be below 2^63; {_fail(int(too_large.sum()), 'are')} not",
-                field=name,
-                **named_rows(too_large, integers),
-            )
-    return np.ascontiguousarray(integers, np.int64)
-
-
-def _labels(labels: npt.NDArray[Any], logits: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Return labels flat, for logits of a shape."""
-    if labels.shape == logits:
-        raise TensorError(
-            f"labels have the logits' shape {list(logits)}, and are one class for each row;"
-            " give one-hot or soft labels as target_probabilities",
-            field="labels",
-        )
-    return _integers("labels", labels, logits[:-1]).reshape(-1)
-
-
-def _reals(name: str, reals: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if dtype_name(reals.dtype) in DTYPES:
-        return reals
-    if reals.dtype.kind not in "iu":
-        raise TensorError(f"{name} must be real numbers, not {reals.dtype}", field=name)
-    return reals
-
-
-def _per_logit(name: str, given: Mapping[str, Any], logits: Floats) -> Floats:
-    """Return values in the dtype of computation; those of 16-bit logits' own dtype as they are."""
-    computed = computed_dtype(logits.dtype)
-    if name not in given:
-        return np.empty(0, computed)
-    values = _reals(name, given[name])
-    _check_shape(name, values.shape, logits.shape)
-    same_half = values.dtype == logits.dtype and logits.dtype.itemsize == 2
-    # What float32 cannot hold becomes infinite and is refused by row, as any infinity is.
-    with np.errstate(over="ignore"):
-        flat = np.ascontiguousarray(values, logits.dtype if same_half else computed)
-    return flat.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])
-
-
-def _vectors(given: Mapping[str, Any], logits: Floats) -> Floats:
-    return _per_logit("vectors", given, logits).astype(computed_dtype(logits.dtype), copy=False)
-
-
-def _top_k(
-    given: Mapping[str, Any], leading: tuple[int, ...]
-) -> tuple[npt.NDArray[np.int64], Floats]:
-    names = ("target_indices", "target_log_probabilities")
-    if names[0] not in given:
-        return _NO_INTEGERS, _NONE
-    logs = _reals(names[1], given[names[1]])
-    if logs.ndim != len(leading) + 1:
-        raise TensorError(
-            f"{names[1]} has {logs.ndim} dimensions; the logits ask for {len(leading) + 1},"
-            " one value for each entry of a row",
-            field=names[1],
-        )
-    _check_shape(names[1], logs.shape[:-1], leading)
-    indices = _integers(names[0], given[names[0]], logs.shape)
-    rows = math.prod(leading)
-    if rows and not logs.shape[-1]:
-        raise TensorError("a top-k target needs at least one entry a row", field=names[0])
-    floats = logs.dtype if dtype_name(logs.dtype) in DTYPES else _FLOAT64
-    return (
-        indices.reshape(rows, logs.shape[-1]),
-        np.ascontiguousarray(logs, floats.newbyteorder("=")).reshape(rows, logs.shape[-1]),
-    )
-
-
-def _weights(
-    name: str, given: Mapping[str, Any], shape: tuple[int, ...]
-) -> npt.NDArray[np.float64]:
-    if name not in given:
-        return _NONE
-    weights = _reals(name, given[name])
-    _check_shape(name, weights.shape, shape)
-    return np.ascontiguousarray(weights, np.float64).reshape(-1)
-
-
-def _class_weights(given: Mapping[str, Any], classes: int) -> npt.NDArray[np.float64]:
-    weights = _weights("class_weights", given, (classes,))
-    if weights.size:
-        refuse_bad_weights("class_weights", weights)
-    return weights
-
-
-def _mask(given: Mapping[str, Any], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    if "class_mask" not in given:
-        return _NO_MASK
-    mask = given["class_mask"]
-    if mask.dtype != np.bool_:
-        raise TensorError(f"class_mask must be booleans, not {mask.dtype}", field="class_mask")
-    if mask.shape != shape[-1:]:
-        _check_shape("class_mask", mask.shape, shape)
-        mask = mask.reshape(math.prod(shape[:-1]), shape[-1])
-    return np.ascontiguousarray(mask).view(np.uint8)
-
-
-def refuse_bad_weights(name: str, weights: npt.NDArray[np.float64]) -> None:
-    """Raise WeightError where a weight is negative or not finite."""
-    bad = ~((weights >= 0) & (weights < np.inf))
-    if bad.any():
-        raise WeightError(
-            f"{name} must be finite and not negative; {_fail(int(bad.sum()), 'are')} not",
-            field=name,
-            **named_rows(bad, weights),
-        )
-
-
 def refuse_bad_labels(batch: Batch, ignore_index: int | None) -> None:
     """Raise LabelError where a label of a row that takes part names no class."""
     classes = batch.classes
@@ -466,40 +312,9 @@ def refuse_bad_labels(batch: Batch, ignore_index: int | None) -> None:
         bad &= batch.row_weights > 0
     if bad.any():
         ignored = "" if ignore_index is None else f" or be {ignore_index}"
+        failures = count_failures(int(bad.sum()), "do")
         raise LabelError(
-            f"labels must lie in [0, {classes}){ignored}; {_fail(int(bad.sum()), 'do')} not",
+            f"labels must lie in [0, {classes}){ignored}; {failures} not",
             field="labels",
             **named_rows(bad, batch.labels),
         )
-
-
-def _fail(number: int, verb: str) -> str:
-    """Return how many values fail: "1 is", "2 are"; "1 does", "2 do"."""
-    return f"{number} {verb if number != 1 else {'are': 'is', 'do': 'does'}[verb]}"
-
-
-def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if shape != expected:
-        raise TensorError(
-            f"the shape of {name} is {list(shape)}; the logits ask for {list(expected)}", field=name
-        )
-
-
-def computed_dtype(logits: np.dtype[Any]) -> np.dtype[Any]:
-    """Return what logits of a dtype are computed in."""
-    return _FLOAT64 if logits == _FLOAT64 else _FLOAT32
-
-
-@functools.lru_cache(maxsize=64)
-def dtype_name(dtype: np.dtype[Any]) -> str:
-    """Return a dtype's name, whatever its byte order; numpy takes 3 us to make it up."""
-    return dtype.newbyteorder("=").name
-
-
-@functools.lru_cache(maxsize=64)
-def tile_sizes(classes: int, tile: int) -> npt.NDArray[np.float64]:
-    """Return how many columns each tile of a row has, as float64 [tiles]."""
-    firsts = np.arange(0, classes, tile)
-    sizes = np.minimum(tile, classes - firsts).astype(np.float64)
-    sizes.flags.writeable = False
-    return sizes

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from softxent.batch import Layout, dtype_name
+from softxent.batch import Layout
+from softxent.dtypes import dtype_name
 from softxent.errors import OptionError, TensorError
 from softxent.evaluations import PRODUCT
 from softxent.options import Options

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from softxent.batch import Batch, check_batch, refuse_bad_labels, refuse_bad_weights
+from softxent._tensors import refuse_bad_weights
+from softxent.batch import Batch, check_batch, refuse_bad_labels
 from softxent.combinations import check_compatible
 from softxent.errors import RowsError, SoftxentError
 from softxent.evaluations import DERIVATIVES, PER_LOGIT, Evaluation

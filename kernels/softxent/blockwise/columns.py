@@ -12,7 +12,6 @@ targets name.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -39,8 +38,10 @@ from softxent._kernels.loop.loops import shard_loop
 from softxent._kernels.row.task import ARRAYS, ShardTask, Task
 from softxent._outputs import prepare_outputs
 from softxent._plan import MAIN, SLOTS, arrays_of, plan_of
-from softxent.batch import Batch, check_batch, dtype_name
+from softxent.batch import Batch, check_batch
+from softxent.blockwise.origin import made_from, refuse_other_origin
 from softxent.combinations import check_compatible
+from softxent.dtypes import dtype_name
 from softxent.errors import OptionError, TensorError, counted
 from softxent.evaluations import CROSS_ENTROPY
 from softxent.options import OptionKeywords, Options
@@ -168,7 +169,7 @@ def combine_partials(parts: Sequence[ClassPartials]) -> ClassPartials:
         raise TensorError("there are no partials to combine", field="partials")
     first, end = ordered[0], ordered[0].first_class
     for part in ordered:
-        refuse_other_origin(first, part.made_from)
+        refuse_other_origin(first.made_from, part.made_from)
         if part.first_class != end:
             raise TensorError(
                 f"partials begin at class {part.first_class}, expected {end}", field="partials"
@@ -387,7 +388,7 @@ def check_partials(
             f" [0, {partials.classes}); combine those of every block",
             field="partials",
         )
-    refuse_other_origin(partials, made_from(batch, options))
+    refuse_other_origin(partials.made_from, made_from(batch, options))
     end = first_class + batch.logits.shape[1]
     bounds = (*partials.tile_starts, partials.classes)
     if tuple(b for b in bounds if first_class <= b <= end) != (*range(first_class, end, TILE), end):
@@ -396,51 +397,3 @@ def check_partials(
             " evaluate the blocks that they were made of",
             field="partials",
         )
-
-
-def made_from(batch: Batch, options: Options) -> dict[str, object]:
-    """Return what the partials of a block depend on besides its logits, by name."""
-    settings = ("ignore_index", "label_smoothing", "softcap", "temperature", "tail", "hard_weight")
-    same_for_all = (
-        "labels",
-        "target_indices",
-        "target_log_probabilities",
-        "class_weights",
-        "row_weights",
-        "class_mask",
-    )
-    return {
-        "classes": batch.classes,
-        "rows": batch.rows,
-        "logits": batch.logits.dtype.name,
-        "target_probabilities": "target_probabilities" in batch.kinds,
-        **{name: getattr(options, name) for name in settings},
-        **{name: _digest(getattr(batch, name)) for name in same_for_all},
-    }
-
-
-def _digest(array: Array) -> str:
-    return f"{array.shape} {hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()}"
-
-
-_DIFFERENCES = {
-    "classes": "are of another number of classes",
-    "rows": "are of another number of rows",
-    "logits": "were made from logits of another dtype",
-    "target_probabilities": "are of another kind of target",
-}
-
-
-def refuse_other_origin(partials: ClassPartials, other: Mapping[str, object]) -> None:
-    """Refuse partials that were made from anything but what `made_from` gave.
-
-    Raises:
-        TensorError: they were; it names what is different.
-    """
-    for name, value in partials.made_from.items():
-        if other[name] != value:
-            difference = _DIFFERENCES.get(name, f"were made with other {name}")
-            text = ""
-            if not isinstance(value, str) or name == "tail":
-                text = f": {value!r}, here {other[name]!r}"
-            raise TensorError(f"the partials {difference}{text}", field="partials")

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from softxent import Options
-from softxent.batch import check_batch, dtype_name
+from softxent.batch import check_batch
 from softxent.combinations import check_compatible
+from softxent.dtypes import dtype_name
 from softxent.errors import RowsError, TensorError
 from softxent.evaluations import DTYPES
 from softxent_service.jobs.arrays import StoredArray, open_array

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from softxent.batch import dtype_name
+from softxent.dtypes import dtype_name
 from softxent.errors import TensorError
 from softxent_service.jobs.errors import InputChangedError, MissingArrayError, StorageError
 from softxent_service.jobs.formats import describe, file_at, refuse_group

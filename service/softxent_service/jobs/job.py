@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from softxent.batch import dtype_name
+from softxent.dtypes import dtype_name
 from softxent.evaluations import INTEGERS, PER_LOGIT
 from softxent_service.jobs.arrays import BFLOAT16, StoredArray, changed, open_array
 from softxent_service.jobs.plan import Plan

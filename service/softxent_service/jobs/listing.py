@@ -10,7 +10,7 @@ from heapq import nsmallest
 from typing import Any, Literal, Self
 from urllib.parse import quote, unquote
 
-from softxent.batch import dtype_name
+from softxent.dtypes import dtype_name
 from softxent.errors import SoftxentError
 from softxent_service.jobs.arrays import METADATA, open_array
 from softxent_service.jobs.errors import LocationError, SpecificationError, StorageError
