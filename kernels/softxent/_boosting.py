@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 import softxent
 from softxent._interop import Evaluator, check_service, errors_also
+from softxent._tensors import count_failures
 from softxent.errors import LabelError, SoftxentError, TensorError, named_rows
 from softxent.options import OptionKeywords
 
@@ -105,7 +106,7 @@ def _integers(labels: Any) -> Array:
     bad = whole != array
     if bad.any():
         raise LabelError(
-            f"labels must be whole numbers; {int(bad.sum())} are not",
+            f"labels must be whole numbers; {count_failures(int(bad.sum()), 'are')} not",
             field="labels",
             **named_rows(bad.reshape(-1), array),
         )

@@ -118,7 +118,7 @@ class DistillationLoss(CausalLMLoss):
         if self.keywords.get("hard_weight") is not None:
             target["target"] = shifted
         else:
-            target["row_weights"] = shifted != self.ignore_index
+            target["row_weights"] = (shifted != self.ignore_index).double()
         return self._mean(outputs, target, num_items_in_batch)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 
 from softxent._interop import OPTIONS, Evaluator, check_service, refuse_missing
 from softxent.errors import OptionError, TensorError
+from softxent.evaluations import DTYPES
 from softxent.options import OptionKeywords, Options
 
 try:
@@ -67,6 +68,11 @@ def cross_entropy(
     check_service(service)
     given = _options(options)
     scores = _last("logits", logits, axis)
+    if jnp.result_type(scores).name not in DTYPES:
+        raise TensorError(
+            f"logits must be one of {', '.join(DTYPES)}, not {jnp.result_type(scores)}",
+            field="logits",
+        )
     soft = labels is not None and jnp.issubdtype(jnp.result_type(labels), jnp.floating)
     if soft and target_probabilities is not None:
         raise TensorError(

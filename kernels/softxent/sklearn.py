@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 import softxent
 from softxent._interop import Evaluator, check_service, errors_also, refuse_missing
-from softxent.errors import LabelError, SoftxentError, TensorError, named_rows
+from softxent._tensors import count_failures
+from softxent.errors import LabelError, SoftxentError, TensorError, counted, named_rows
 from softxent.options import OptionKeywords
 
 try:
@@ -97,15 +98,16 @@ def _target(y_true: Array, labels: Any, classes: int) -> dict[str, Array]:
     if known.size != classes:
         source = "y_true holds" if labels is None else "labels are"
         raise TensorError(
-            f"{source} {known.size} classes, and logits have {classes} columns; say which classes"
-            " they are with labels",
+            f"{source} {counted(known.size, 'class')}, and logits have"
+            f" {counted(classes, 'column')}; say which classes they are with labels",
             field="labels",
         )
     places = np.searchsorted(known, flat).clip(max=known.size - 1)
     bad = known[places] != flat
     if bad.any():
         raise LabelError(
-            f"y_true holds {int(bad.sum())} labels that are not among labels",
+            "every label of y_true must be among labels;"
+            f" {count_failures(int(bad.sum()), 'are')} not",
             field="y_true",
             **named_rows(bad, np.asarray(flat.tolist())),
         )

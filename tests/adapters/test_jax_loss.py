@@ -168,7 +168,7 @@ def test_no_rows() -> None:
 
 def test_values_that_are_refused_name_their_rows() -> None:
     for call in (cross_entropy, jax.jit(cross_entropy)):
-        with pytest.raises(jax.errors.JaxRuntimeError, match=r"1 do not; rows 2 \(9\)"):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=r"1 does not; rows 2 \(9\)"):
             jax.block_until_ready(call(LOGITS[:3], jnp.asarray([0, 1, 9])))
 
 

@@ -65,7 +65,7 @@ FAULTS: dict[str, tuple[type[Exception], str, Any]] = {
     "lengths": (ValueError, "inconsistent numbers of samples", lambda: log_loss([0, 1], LOGITS)),
     "one class": (
         softxent.TensorError,
-        "y_true holds 1 classes, and logits have 3 columns; say which classes",
+        "y_true holds 1 class, and logits have 3 columns; say which classes",
         lambda: log_loss([1] * 6, LOGITS),
     ),
     "labels": (
@@ -75,7 +75,7 @@ FAULTS: dict[str, tuple[type[Exception], str, Any]] = {
     ),
     "unknown": (
         softxent.LabelError,
-        r"not among labels; rows 1 \(dog\)",
+        r"y_true must be among labels; 1 is not; rows 1 \(dog\)",
         lambda: log_loss(["ant", "dog", *WORDS[2:]], LOGITS, labels=["ant", "bee", "cat"]),
     ),
     "weights": (

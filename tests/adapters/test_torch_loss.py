@@ -286,13 +286,13 @@ FAULTS: dict[str, tuple[type[Exception], type[Exception], str, Any]] = {
     "label": (
         softxent.LabelError,
         IndexError,
-        r"labels must lie in \[0, 5\) or be -100; 1 do not; rows 2 \(5\)",
+        r"labels must lie in \[0, 5\) or be -100; 1 does not; rows 2 \(5\)",
         lambda x, _: cross_entropy(x, torch.tensor([0, 1, 5, 3, -100, 4])),
     ),
     "shape": (
         softxent.TensorError,
         RuntimeError,
-        r"labels has shape \[3\]",
+        r"the shape of labels is \[3\]",
         lambda x, y: cross_entropy(x, y[:3]),
     ),
     "dtype": (

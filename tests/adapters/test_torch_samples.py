@@ -31,7 +31,9 @@ def samples(dtype: Any, *, requires_grad: bool) -> Iterator[tuple[Any, Any, dict
     """Logits, target and keywords of every sample; weights below 0, which are refused, turned."""
     seeded()
     for sample in OPERATOR.sample_inputs_func(OPERATOR, "cpu", dtype, requires_grad):
-        logits, (target,), options = sample.input, sample.args, dict(sample.kwargs)
+        logits, target, options = sample.input, sample.args[0].detach(), dict(sample.kwargs)
+        if options.get("weight") is not None:
+            options["weight"] = options["weight"].detach()
         weight = options.get("weight")
         if weight is not None and bool((weight < 0).any()):
             with pytest.raises(WeightError):
@@ -95,9 +97,7 @@ def test_samples_of_the_module(dtype: Any) -> None:
 
 
 def test_derivatives_of_samples() -> None:
-    for logits, differentiated, options in samples(torch.float64, requires_grad=True):
-        target = differentiated.detach()
-        options = {k: v.detach() if torch.is_tensor(v) else v for k, v in options.items()}
+    for logits, target, options in samples(torch.float64, requires_grad=True):
 
         def loss(x: Any, target: Any = target, options: Any = options) -> Any:
             return cross_entropy(x, target, **options)
