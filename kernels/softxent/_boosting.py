@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import softxent
-from softxent._interop import Evaluator, check_service, errors_also
+from softxent._interop import ErrorsAlso, Evaluator, check_service
 from softxent._tensors import count_failures
 from softxent.errors import LabelError, SoftxentError, TensorError, named_rows
 from softxent.options import OptionKeywords
@@ -56,7 +56,7 @@ class Objective(ABC):
             scores, labels, weights = first, second.get_label(), second.get_weight()
         else:
             labels, scores, weights = first, second, sample_weight
-        with errors_also({SoftxentError: self.error}):
+        with ErrorsAlso({SoftxentError: self.error}):
             return self._evaluate(_matrix(scores), labels, _weights(weights))
 
     def _evaluate(self, scores: Array, labels: Any, weights: Array | None) -> tuple[Array, Array]:

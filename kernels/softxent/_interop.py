@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -72,17 +71,32 @@ def refuse_missing(adapter: str, error: ImportError, install: str) -> NoReturn:
     ) from None
 
 
-@contextlib.contextmanager
-def errors_also(kinds: Mapping[type[SoftxentError], type[Exception]]) -> Iterator[None]:
-    """Let the library's errors be caught as another library's too: the first kind that fits."""
-    try:
-        yield
-    except SoftxentError as error:
+class ErrorsAlso:
+    """Context in which the library's errors can be caught as another library's too.
+
+    It holds nothing of a call, so that one object serves all; a generator would take four
+    microseconds each time.
+    """
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, kinds: Mapping[type[SoftxentError], type[Exception]]) -> None:
+        """Take the other library's errors by ours; the first that fits counts."""
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, SoftxentError):
+            self.mark(error)
+
+    def mark(self, error: SoftxentError) -> None:
+        """Make an error the other library's too."""
         ours: Any = type(error)
-        theirs: Any = next((t for k, t in kinds.items() if isinstance(error, k)), None)
+        theirs: Any = next((t for k, t in self._kinds.items() if isinstance(error, k)), None)
         if theirs is not None and not isinstance(error, theirs):
             error.__class__ = _both(ours, theirs)
-        raise
 
 
 @functools.cache
@@ -109,7 +123,7 @@ def as_numpy(name: str, value: Any) -> Any:
 
 
 def _of_torch(name: str, tensor: Any) -> npt.NDArray[Any]:
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise TensorError(
             f"{name} is on {tensor.device}; softxent evaluates on the CPU: pass {name}.cpu()",
             field=name,

@@ -16,18 +16,20 @@ import softxent
 from softxent._interop import (
     NO_THIRD_DERIVATIVES,
     OPTIONS,
+    ErrorsAlso,
     Evaluator,
     as_numpy,
-    errors_also,
 )
+from softxent.dtypes import dtype_name
 from softxent.errors import LabelError, SoftxentError
 from softxent.evaluations import TENSORS
+from softxent.options import Options
 
-ERRORS: dict[type[SoftxentError], type[Exception]] = {
-    LabelError: IndexError,
-    SoftxentError: RuntimeError,
-}
+REFUSALS = ErrorsAlso({LabelError: IndexError, SoftxentError: RuntimeError})
 """What `torch.nn.functional.cross_entropy` raises where the library raises an error of its own."""
+
+
+_DEFAULTS = tuple(getattr(Options, name) for name in OPTIONS)
 
 
 def loss_and_gradient(
@@ -36,7 +38,7 @@ def loss_and_gradient(
     service: Evaluator | None,
     *,
     with_gradient: bool,
-    out: torch.Tensor | None = None,
+    in_place: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Evaluate logits [..., C]; return the loss in the dtype of computation, and the gradient.
 
@@ -45,23 +47,22 @@ def loss_and_gradient(
         options: values for `OPTIONS`.
         service: what evaluates; None is this process.
         with_gradient: whether the gradient is evaluated; else it is None.
-        out: where the gradient goes: the logits themselves, or None for new memory.
+        in_place: whether the gradient takes the place of the logits.
     """
-    keywords = _keywords(tensors, options, service)
-    keywords["outputs"] = ("loss", "gradient") if with_gradient else ("loss",)
-    logits = keywords["logits"]
-    if out is not None and service is None:
-        keywords["out"] = {"gradient": logits}
-    with errors_also(ERRORS):
-        result = _evaluator(service).cross_entropy(**keywords)
-    computed = torch.float64 if logits.dtype == np.float64 else torch.float32
-    loss = torch.tensor(result.loss, dtype=computed) if np.ndim(result.loss) == 0 else None
-    loss = _as_torch(result.loss) if loss is None else loss
+    with REFUSALS:
+        keywords = _keywords(tensors, options, service)
+        logits = keywords["logits"]
+        if in_place and service is None:
+            keywords["out"] = {"gradient": logits}
+        outputs = ("loss", "gradient") if with_gradient else ("loss",)
+        result = _evaluator(service).cross_entropy(**keywords, outputs=outputs)
+    if in_place and service is not None:
+        logits[...] = result.gradient
+    computed = np.float64 if logits.dtype == np.float64 else np.float32
+    loss = _as_torch(np.asarray(result.loss, computed))
     if not with_gradient:
         return loss, None
-    if out is None:
-        return loss, _as_torch(result.gradient)
-    return loss, out if service is None else out.copy_(_as_torch(result.gradient))
+    return loss, tensors[0] if in_place else _as_torch(result.gradient)
 
 
 def hessian_vector_product(
@@ -71,10 +72,10 @@ def hessian_vector_product(
     service: Evaluator | None,
 ) -> torch.Tensor:
     """Return the Hessian of each row's loss by its logits, times `vectors` [..., C]."""
-    keywords = _keywords(tensors, options, service)
-    with errors_also(ERRORS):
-        vectors_array = as_numpy("vectors", vectors)
-        product = _evaluator(service).hessian_vector_product(vectors=vectors_array, **keywords)
+    with REFUSALS:
+        keywords = _keywords(tensors, options, service)
+        array = as_numpy("vectors", vectors)
+        product = _evaluator(service).hessian_vector_product(vectors=array, **keywords)
     return _as_torch(product)
 
 
@@ -85,30 +86,35 @@ def _evaluator(service: Evaluator | None) -> Any:
 def _keywords(
     tensors: Sequence[torch.Tensor | None], options: Sequence[Any], service: Any
 ) -> dict[str, Any]:
-    with errors_also(ERRORS):
-        arrays = {
-            name: as_numpy(name, tensor)
-            for name, tensor in zip(TENSORS, tensors, strict=True)
-            if tensor is not None
-        }
-    keywords = {**arrays, **dict(zip(OPTIONS, options, strict=True))}
-    if "labels" not in arrays and keywords["ignore_index"] < 0:
+    """Return what an evaluator is called with: of the options those that are not its defaults."""
+    keywords = {
+        name: as_numpy(name, tensor)
+        for name, tensor in zip(TENSORS, tensors, strict=True)
+        if tensor is not None
+    }
+    has_labels = "labels" in keywords
+    for name, value, default in zip(OPTIONS, options, _DEFAULTS, strict=True):
+        if value is not default:
+            keywords[name] = value
+    if not has_labels and keywords.get("ignore_index", 0) < 0:
         # Without labels PyTorch takes any that is no class.
         del keywords["ignore_index"]
-    return {**keywords, "num_threads": torch.get_num_threads()} if service is None else keywords
+    if service is None:
+        keywords["num_threads"] = torch.get_num_threads()
+    return keywords
 
 
 def _as_torch(array: Any) -> torch.Tensor:
     """Return an array as a tensor in the same memory; what is read-only is copied."""
     writable = array if array.flags.writeable else array.copy()
-    if writable.dtype.name == "bfloat16":
+    if dtype_name(writable.dtype) == "bfloat16":
         return torch.from_numpy(writable.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(writable)
 
 
 def scaled(gradient: torch.Tensor, upstream: torch.Tensor, out: torch.Tensor | None) -> Any:
     """Return the gradient times what comes from above: a number, or one for each row."""
-    if bool((upstream == 1).all()):
+    if upstream.item() == 1 if upstream.ndim == 0 else bool((upstream == 1).all()):
         return gradient
     factor = upstream if upstream.ndim == 0 else upstream.unsqueeze(-1)
     return torch.mul(gradient, factor, out=torch.empty_like(gradient) if out is None else out)
@@ -118,11 +124,15 @@ class CrossEntropy(torch.autograd.Function):
     """The loss of logits [..., C]; the gradient is evaluated with it and scaled in the backward."""
 
     @staticmethod
-    def forward(ctx: Any, options: Sequence[Any], service: Any, *tensors: Any) -> torch.Tensor:
-        """Evaluate, and keep what both backwards need."""
-        loss, gradient = loss_and_gradient(tensors, options, service, with_gradient=True)
+    def forward(ctx: Any, rest: Sequence[Any], logits: torch.Tensor) -> torch.Tensor:
+        """Evaluate, and keep what both backwards need.
+
+        What is not differentiated by travels in one argument: each takes `apply` a microsecond.
+        """
+        others, ctx.options, ctx.service = rest
+        tensors = (logits, *others)
+        loss, gradient = loss_and_gradient(tensors, ctx.options, ctx.service, with_gradient=True)
         ctx.save_for_backward(gradient, *tensors)
-        ctx.options, ctx.service = options, service
         return loss
 
     @staticmethod
@@ -137,7 +147,7 @@ class CrossEntropy(torch.autograd.Function):
             gradient = ctx._raw_saved_tensors[0].data
             kept = torch._C._autograd._get_current_graph_task_keep_graph()
             product = scaled(gradient, upstream, None if kept else gradient)
-        return None, None, product, *(None,) * (len(TENSORS) - 1)
+        return None, product
 
 
 class _Gradient(torch.autograd.Function):
@@ -202,7 +212,7 @@ class CrossEntropyInPlace(torch.autograd.Function):
         """Evaluate, and overwrite the logits."""
         logits = tensors[0].detach()
         loss, _ = loss_and_gradient(
-            (logits, *tensors[1:]), options, service, with_gradient=True, out=logits
+            (logits, *tensors[1:]), options, service, with_gradient=True, in_place=True
         )
         ctx.mark_dirty(owner)
         ctx.set_materialize_grads(False)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import softxent
-from softxent._interop import Evaluator, check_service, errors_also, refuse_missing
+from softxent._interop import ErrorsAlso, Evaluator, check_service, refuse_missing
 from softxent._tensors import count_failures
 from softxent.errors import LabelError, SoftxentError, TensorError, counted, named_rows
 from softxent.options import OptionKeywords
@@ -56,7 +56,7 @@ def log_loss(
     Raises:
         SoftxentError: what the library raises; always a ValueError too, as scikit-learn's are.
     """
-    with errors_also({SoftxentError: ValueError}):
+    with ErrorsAlso({SoftxentError: ValueError}):
         check_service(service)
         check_consistent_length(logits, y_true, sample_weight)
         scores = _two_classes(np.asarray(logits))

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, Unpack
 
-from softxent._interop import OPTIONS, Evaluator, check_service, errors_also, refuse_missing
-from softxent.errors import OptionError, TensorError
+from softxent._interop import OPTIONS, ErrorsAlso, Evaluator, check_service, refuse_missing
+from softxent.errors import OptionError, SoftxentError, TensorError
+from softxent.evaluations import DTYPES
+from softxent.hints import unknown
+from softxent.options import Options
 
 try:
     import torch
@@ -21,6 +24,7 @@ except ImportError as error:
 
 from softxent import _torch_autograd as autograd
 from softxent import _torch_operators as operators
+from softxent._torch_autograd import REFUSALS
 
 __all__ = ["CrossEntropyLoss", "cross_entropy"]
 
@@ -41,19 +45,14 @@ class Keywords(TypedDict, total=False):
     empty: str
 
 
-_KEYWORDS: dict[str, Any] = {
-    "smoothing": "all",
-    "z_loss": 0.0,
-    "softcap": None,
-    "temperature": 1.0,
-    "tail": "renormalize",
-    "hard_weight": None,
-    "denominator": None,
-    "mean_over": "weights",
-    "scale": 1.0,
-    "non_finite": "propagate",
-    "empty": "nan",
-}
+_KEYWORDS: dict[str, Any] = {name: getattr(Options, name) for name in Keywords.__annotations__}
+_KEYWORDS["non_finite"] = "propagate"
+
+TYPE_ERRORS = ErrorsAlso({SoftxentError: TypeError})
+"""What PyTorch raises for an argument of the wrong type."""
+
+_DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
+_PER_ROW = ("target", "row_weights")
 
 
 def cross_entropy(
@@ -94,24 +93,31 @@ def cross_entropy(
         **options: see `Keywords`; `non_finite` is "propagate" unless given, as in PyTorch.
 
     Raises:
-        SoftxentError: what the library raises, with its message; a LabelError is also an
-            IndexError, and any other a RuntimeError, as PyTorch's are.
+        SoftxentError: what the library raises, with its message; as PyTorch's are, a LabelError
+            is also an IndexError, an argument of the wrong type or name a TypeError, and any
+            other a RuntimeError.
     """
-    with errors_also(autograd.ERRORS):
-        given = _options(options, ignore_index, reduction, label_smoothing)
-        labels, probabilities = _targets(input, target, target_probabilities)
-        named = {
+    given: Any = dict(options)
+    try:
+        values = _options(given, ignore_index, reduction, label_smoothing)
+        tensors = {
             "input": input,
-            "target": labels,
-            "target_probabilities": probabilities,
+            "target": target,
+            "target_probabilities": target_probabilities,
             "target_indices": target_indices,
             "target_log_probabilities": target_log_probabilities,
             "weight": weight,
             "row_weights": row_weights,
             "class_mask": class_mask,
         }
-        _check(named, service)
-    loss = _evaluate(input, _classes_last(named), given, service, inplace=inplace)
+        _check(tensors, service)
+        if target is not None and target.is_floating_point():
+            _take_probabilities(tensors)
+        laid_out = _classes_last(tensors)
+    except SoftxentError as error:  # Compilers do not enter contexts made outside.
+        REFUSALS.mark(error)
+        raise
+    loss = _evaluate(input, laid_out, values, service, inplace=inplace)
     if input.ndim == 1 and reduction == "none":
         loss = loss.squeeze(0)
     return loss.to(_loss_dtype(input) if loss_dtype is None else loss_dtype)
@@ -173,44 +179,37 @@ def _options(given: Any, ignore_index: Any, reduction: Any, label_smoothing: Any
     """Return the value of each of `OPTIONS`, in order; the library checks what they are."""
     for name in given:
         if name not in _KEYWORDS:
-            known = ", ".join(_KEYWORDS)
-            raise OptionError(f"unknown option {name!r}; known are {known}", field=name)
+            with TYPE_ERRORS:
+                raise OptionError(unknown("option", name, tuple(_KEYWORDS)), field=name)
     if not isinstance(ignore_index, int):
-        raise OptionError(
-            f"ignore_index must be an integer, not {ignore_index!r}", field="ignore_index"
-        )
-    own = {
+        with TYPE_ERRORS:
+            raise OptionError(
+                f"ignore_index must be an integer, not {ignore_index!r}", field="ignore_index"
+            )
+    values = {
+        **_KEYWORDS,
         "reduction": reduction,
         "ignore_index": ignore_index,
         "label_smoothing": label_smoothing,
+        **given,
     }
-    values = {**_KEYWORDS, **own, **given}
-    return tuple(values[name] for name in OPTIONS)
+    return tuple(map(values.__getitem__, OPTIONS))
 
 
-def _targets(input: Any, target: Any, probabilities: Any) -> tuple[Any, Any]:
-    """Return labels and probabilities; `target` is either, as PyTorch has it."""
-    if not isinstance(input, torch.Tensor):
-        raise TensorError(f"input must be a tensor, not {type(input).__name__}", field="input")
-    if target is None or not target.is_floating_point():
-        return target, probabilities
-    if probabilities is not None:
-        raise TensorError(
-            "target holds probabilities, and so does target_probabilities: give one",
-            field="target_probabilities",
-        )
-    return None, target
-
-
-def _check(named: Any, service: Any) -> None:
-    """Refuse other devices, derivatives that are not evaluated, and what is no service."""
-    check_service(service)
-    if named["input"].ndim == 0:
-        raise TensorError("input must have at least 1 dimension, [C]", field="input")
-    for name, tensor in named.items():
-        if tensor is None:
+def _check(tensors: dict[str, Any], service: Any) -> None:
+    """Refuse what is no tensor, other devices and dtypes, derivatives that are not evaluated, and
+    what is no service."""
+    if service is not None:
+        check_service(service)
+    for name, tensor in tensors.items():
+        if tensor is None and name != "input":
             continue
-        if tensor.device.type != "cpu":
+        if not isinstance(tensor, torch.Tensor):
+            with TYPE_ERRORS:
+                raise TensorError(
+                    f"{name} must be a tensor, not {type(tensor).__name__}", field=name
+                )
+        if not tensor.is_cpu:
             raise TensorError(
                 f"{name} is on {tensor.device}; softxent evaluates on the CPU: pass {name}.cpu()",
                 field=name,
@@ -221,21 +220,38 @@ def _check(named: Any, service: Any) -> None:
                 f" {name}.detach()",
                 field=name,
             )
+    input = tensors["input"]
+    if input.dtype not in _DTYPES:
+        known = ", ".join(DTYPES)
+        raise TensorError(f"input must be one of {known}, not {input.dtype}", field="input")
+    if input.ndim == 0:
+        raise TensorError("input must have at least 1 dimension, [C]", field="input")
 
 
-def _classes_last(named: Any) -> tuple[Any, ...]:
+def _take_probabilities(tensors: dict[str, Any]) -> None:
+    """Take the target for probabilities, as PyTorch does where it holds floats."""
+    if tensors["target_probabilities"] is not None:
+        raise TensorError(
+            "target holds probabilities, and so does target_probabilities: give one",
+            field="target_probabilities",
+        )
+    tensors["target_probabilities"], tensors["target"] = tensors["target"], None
+
+
+def _classes_last(tensors: dict[str, Any]) -> tuple[Any, ...]:
     """Return the tensors with the class axis last and, where the input is [C], a batch of one."""
-    alone = named["input"].ndim == 1
-    rows = ("target", "row_weights")
+    if tensors["input"].ndim == 2:
+        return tuple(tensors.values())
+    alone = tensors["input"].ndim == 1
     return tuple(
         tensor
         if tensor is None or name == "weight" or (name == "class_mask" and tensor.ndim == 1)
         else tensor.unsqueeze(0)
         if alone
         else tensor
-        if name in rows or tensor.ndim < 3
+        if name in _PER_ROW or tensor.ndim < 3
         else tensor.movedim(1, -1)
-        for name, tensor in named.items()
+        for name, tensor in tensors.items()
     )
 
 
@@ -259,14 +275,14 @@ def _evaluate(
             options, service, owner, tensors[0].detach(), *tensors[1:]
         )
     else:
-        loss = autograd.CrossEntropy.apply(options, service, *tensors)
+        loss = autograd.CrossEntropy.apply((tensors[1:], options, service), tensors[0])
     return loss
 
 
 def _owner(logits: torch.Tensor) -> torch.Tensor:
     """Return the tensor whose memory the logits are, all of it, where it may be overwritten."""
     owner = logits if logits._base is None else logits._base
-    with errors_also(autograd.ERRORS):
+    with REFUSALS:
         if owner.is_leaf:
             raise TensorError(
                 "input is a leaf that requires grad, or a view of one, and cannot be overwritten:"

@@ -298,7 +298,7 @@ FAULTS: dict[str, tuple[type[Exception], type[Exception], str, Any]] = {
     "dtype": (
         softxent.TensorError,
         RuntimeError,
-        "logits must be one of",
+        r"input must be one of float64, float32, float16, bfloat16, not torch\.int32",
         lambda x, y: cross_entropy(x.detach().int(), y),
     ),
     "device": (
@@ -310,7 +310,7 @@ FAULTS: dict[str, tuple[type[Exception], type[Exception], str, Any]] = {
     "target's derivative": (
         softxent.TensorError,
         RuntimeError,
-        r"target_probabilities requires a gradient.*\.detach\(\)",
+        r"target requires a gradient.*target\.detach\(\)",
         lambda x, _: cross_entropy(x, torch.softmax(x, 1)),
     ),
     "smoothing": (
@@ -327,21 +327,63 @@ FAULTS: dict[str, tuple[type[Exception], type[Exception], str, Any]] = {
     ),
     "position": (
         softxent.OptionError,
-        ValueError,
+        TypeError,
         "ignore_index must be an integer, not None",
         lambda x, y: cross_entropy(x, y, None, None),  # type: ignore[arg-type]
     ),
     "option": (
         softxent.OptionError,
-        ValueError,
-        "unknown option 'z_los'",
+        TypeError,
+        r"unknown option 'z_los'.*did you mean z_loss\?",
         lambda x, y: cross_entropy(x, y, z_los=1.0),  # type: ignore[call-arg]
     ),
     "array": (
         softxent.TensorError,
-        RuntimeError,
+        TypeError,
         "input must be a tensor, not ndarray",
         lambda x, y: cross_entropy(x.detach().numpy(), y),
+    ),
+    "list": (
+        softxent.TensorError,
+        TypeError,
+        "target must be a tensor, not list",
+        lambda x, y: cross_entropy(x, y.tolist()),
+    ),
+    "targets": (
+        softxent.TensorError,
+        RuntimeError,
+        "target holds probabilities, and so does target_probabilities",
+        lambda x, _: cross_entropy(x, x.detach().exp(), target_probabilities=x.detach().exp()),
+    ),
+    "no target": (
+        softxent.TensorError,
+        RuntimeError,
+        "a target is required",
+        lambda x, _: cross_entropy(x),
+    ),
+    "mask": (
+        softxent.TensorError,
+        RuntimeError,
+        "class_mask must be booleans, not float64",
+        lambda x, y: cross_entropy(x, y, class_mask=torch.ones(5, dtype=torch.float64)),
+    ),
+    "masked label": (
+        softxent.LabelError,
+        IndexError,
+        r"labels name classes that class_mask leaves out; 1 row at fault; rows 0 \(0\)",
+        lambda x, y: cross_entropy(x, y, class_mask=torch.arange(5) > 0),
+    ),
+    "weight": (
+        softxent.WeightError,
+        RuntimeError,
+        r"class_weights must be finite and not negative; 1 is not; rows 1 \(-1\.0\)",
+        lambda x, y: cross_entropy(x, y, torch.tensor([1.0, -1.0, 1.0, 1.0, 1.0])),
+    ),
+    "probabilities": (
+        softxent.RowsError,
+        RuntimeError,
+        r"rows 0 ",
+        lambda x, _: cross_entropy(x, -x.detach().abs()),
     ),
     "service": (
         softxent.OptionError,
