@@ -183,6 +183,11 @@ FAULTS: dict[str, tuple[type[Exception], str, Any]] = {
         "label_smoothing must be in",
         lambda x: cross_entropy(x, LABELS, label_smoothing=2.0),
     ),
+    "dtype": (
+        softxent.TensorError,
+        "logits must be one of float64, float32, float16, bfloat16, not int64",
+        lambda x: cross_entropy(x.astype(int), LABELS),
+    ),
     "both": (
         softxent.TensorError,
         "labels holds probabilities",
