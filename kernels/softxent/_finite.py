@@ -103,6 +103,9 @@ def _cause(batch: Batch, arrays: Arrays, row: int, loss: npt.NDArray[Any]) -> st
         if not mask.any():
             return f"class_mask leaves no class of row {row}"
     if _replaced(batch, arrays) or batch.logits.shape[1] != batch.classes:
+        if not batch.kinds:
+            # Finite logits always have a softmax.
+            return f"in row {row} a logit is NaN or Infinity, or all of them are -Infinity"
         return f"in row {row} a logit is NaN or infinite, or {overflow}"
     x = batch.logits[row].astype(np.float64)
     if batch.class_mask.size:

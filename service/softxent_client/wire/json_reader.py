@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -202,18 +203,17 @@ def brackets(shape: tuple[int, ...]) -> int:
 
 def _check_lengths(name: str, array: Any, lengths: list[int]) -> None:
     parents = [array]
-    for level, length in enumerate(lengths):
-        for parent in parents:
-            if not _uniform(parent, length):
-                _refuse_ragged(name, parents, length)
-        if level + 1 < len(lengths):
-            parents = [child for parent in parents for child in parent]
+    for length in lengths:
+        children = list(chain.from_iterable(parents))
+        if not _uniform(children, length):
+            _refuse_ragged(name, parents, length)
+        parents = children
 
 
-def _uniform(parent: Any, length: int) -> bool:
+def _uniform(children: list[Any], length: int) -> bool:
     """Tell whether each child has `length` elements; strings pass here and are refused later."""
     try:
-        return set(map(len, parent)) == {length}
+        return set(map(len, children)) == {length}
     except TypeError:
         return False
 
@@ -280,18 +280,18 @@ def fast(array: Any, kind: Kind) -> Array | None:
 def _slow(name: str, array: Any, shape: tuple[int, ...], kind: Kind) -> Array:
     """Read row by row, words included, and refuse what is not of the kind by name."""
     flat = np.empty(math.prod(shape), kind.dtype)
-    width = shape[-1]
-    convert = kind.convert
-    faults: list[tuple[int, str | int | float]] = []
+    width, lone = shape[-1], len(shape) == 1
+    faults: list[tuple[int, object]] = []
     for index, row in enumerate(_rows(name, array, len(shape))):
-        values: list[Any] = [convert(value) for value in row]
+        values = kind.convert_all(row)
         if None not in values:
             flat[index * width : (index + 1) * width] = values
             continue
-        wrong = [(at, shown(value)) for at, value in enumerate(row) if convert(value) is None]
-        faults += wrong if len(shape) == 1 else [(index, wrong[0][1])]
+        wrong = [at for at, value in enumerate(values) if value is None]
+        faults += [(at, row[at]) for at in wrong] if lone else [(index, row[wrong[0]])]
     if faults:
-        raise wrong_values(name, faults[:ROWS_NAMED], len(faults), kind)
+        named = [(row, shown(value)) for row, value in faults[:ROWS_NAMED]]
+        raise wrong_values(name, named, len(faults), kind)
     return flat
 
 

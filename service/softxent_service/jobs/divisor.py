@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from softxent import Options
-from softxent.batch import check_batch
+from softxent.batch import Batch, check_batch
 from softxent.blockwise.rows import RowSums, weigh_part
 from softxent.errors import InputError, RowsError
 from softxent.reduction import mean_divisor, refuse_weights_out_of_range
@@ -57,9 +57,8 @@ def _sums(
     job: Job, weighed: Mapping[str, StoredArray], arrays: Mapping[str, StoredArray]
 ) -> Iterator[RowSums]:
     plan, options = job.plan, job.specification.options
-    soft = {"target_probabilities", "target_indices"} & set(arrays)
     # A soft target belongs to no single class.
-    weighs = "class_weights" in arrays and not soft
+    weighs = "class_weights" in arrays and not _is_soft(arrays)
     whole = {"class_weights": arrays["class_weights"].read()} if weighs else {}
     for entries in _pieces(weighed, plan.entries):
         some = {name: _by_row(name, array, entries) for name, array in weighed.items()}
@@ -67,6 +66,10 @@ def _sums(
             yield weigh_part({**some, **whole}, options, classes=plan.classes, num_threads=1)
         except RowsError as error:
             raise at_rows(error, entries.start * plan.rows_an_entry) from None
+
+
+def _is_soft(arrays: Mapping[str, StoredArray]) -> bool:
+    return bool({"target_probabilities", "target_indices"} & set(arrays))
 
 
 def _pieces(arrays: Mapping[str, StoredArray], entries: int) -> Iterator[slice]:
@@ -83,8 +86,13 @@ def _by_row(name: str, array: StoredArray, entries: slice) -> Any:
     return values.reshape(-1, values.shape[-1]) if name in TOP_K else values.reshape(-1)
 
 
-def check_weights(job: Job, arrays: Mapping[str, StoredArray], divisor: float) -> None:
+def check_weights(
+    job: Job, arrays: Mapping[str, StoredArray], divisor: float, weight_sum: float = math.inf
+) -> None:
     """Refuse weights with which the mean is lost, as the library does: by all rows together.
+
+    Args:
+        weight_sum: of the rows that count; infinite where it is not known yet.
 
     Raises:
         WeightError, OptionError: weights and scale are too small, or add up to too much.
@@ -92,19 +100,15 @@ def check_weights(job: Job, arrays: Mapping[str, StoredArray], divisor: float) -
     """
     options = job.specification.options
     if options.reduction == "mean":
-        _check_weights(job, arrays, options, divisor)
+        _check_weights(job, arrays, options, (divisor, weight_sum))
 
 
 def _check_weights(
-    job: Job, arrays: Mapping[str, StoredArray], options: Options, divisor: float
+    job: Job, arrays: Mapping[str, StoredArray], options: Options, divided: tuple[float, float]
 ) -> None:
-    given = {name: arrays[name].read() for name in PER_CLASS if name in arrays}
-    heaviest = 0
-    if "row_weights" in arrays:
-        heaviest, weight = _heaviest_row(arrays["row_weights"], job.plan.entries)
-        given["row_weights"] = np.array([weight])
+    batch, heaviest = _heaviest_row(job, arrays)
     try:
-        _refuse_out_of_range(job, given, options, divisor)
+        refuse_weights_out_of_range(batch, options, *divided)
     except RowsError as error:
         raise at_rows(error, heaviest) from None
 
@@ -117,22 +121,27 @@ def why_mean_is_lost(job: Job, arrays: Mapping[str, StoredArray], weight_sum: fl
     """
     options = Options(reduction="mean", scale=job.specification.options.scale)
     try:
-        _check_weights(job, arrays, options, weight_sum)
+        _check_weights(job, arrays, options, (weight_sum, weight_sum))
     except InputError as error:
         return error.message
     return None
 
 
-def _refuse_out_of_range(
-    job: Job, weights: Mapping[str, Any], options: Options, divisor: float
-) -> None:
-    """Judge the weights by a batch of one row, which weighs what the heaviest one does."""
-    logits = np.zeros((1, job.plan.classes), job.computed)
-    batch = check_batch({"logits": logits, "labels": np.zeros(1, np.int64), **weights})
-    refuse_weights_out_of_range(batch, options, divisor)
+def _heaviest_row(job: Job, arrays: Mapping[str, StoredArray]) -> tuple[Batch, int]:
+    """Return a batch of one row, which weighs what the heaviest one does, and which row that is."""
+    classes, heaviest = job.plan.classes, 0
+    given = {name: arrays[name].read() for name in PER_CLASS if name in arrays}
+    if _is_soft(arrays):
+        given["target_probabilities"] = np.full((1, classes), 1 / classes)
+    else:
+        given["labels"] = np.zeros(1, np.int64)
+    if "row_weights" in arrays:
+        heaviest, weight = _heaviest_weight(arrays["row_weights"], job.plan.entries)
+        given["row_weights"] = np.array([weight])
+    return check_batch({"logits": np.zeros((1, classes), job.computed), **given}), heaviest
 
 
-def _heaviest_row(weights: StoredArray, entries: int) -> tuple[int, float]:
+def _heaviest_weight(weights: StoredArray, entries: int) -> tuple[int, float]:
     """Return the row of the largest weight, and that; 0 stands for what is no weight."""
     row, largest, passed = 0, 0.0, 0
     for piece in _pieces({"row_weights": weights}, entries):

@@ -79,9 +79,9 @@ def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[st
         result.begin(arrays["logits"], divisor)
         tally = result.finished() if known else Tally()
         _Run(job, cluster, tally, report, stops).all_blocks()
-        if divisor is None:
-            options, sums = job.specification.options, tally.sums
-            check_weights(job, arrays, mean_divisor(options, sums.weight_sum, sums.count))
+        options, sums = job.specification.options, tally.sums
+        whole = mean_divisor(options, sums.weight_sum, sums.count)
+        check_weights(job, arrays, whole, sums.weight_sum)
         lost = why_mean_is_lost(job, arrays, tally.sums.weight_sum)
         job.check_versions({name: array.version() for name, array in arrays.items()})
         return result.finish(tally, lost)
