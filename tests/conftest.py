@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from service_process import Service
 from softxent_service.jobs.cluster import Cluster
-from softxent_service.machine import processors, tell_numba
+from softxent_service.runtime_tuning import processors, tell_numba
 
 # The library here and the services share machine code, instead of compiling it for two targets.
 tell_numba(os.environ, processors())

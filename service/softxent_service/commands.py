@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 import softxent
 from softxent_service.keys import KeysError, new_key
-from softxent_service.machine import tell_numba
+from softxent_service.runtime_tuning import tell_numba
 from softxent_service.settings import ENV_PREFIX, Settings
 
 app = typer.Typer(
@@ -150,7 +150,7 @@ def info(settings: Settings) -> None:
     """Show versions, numerics, threading and limits that hold here."""
     tell_numba(os.environ, settings.threads)
     from softxent_service.http.readiness import KernelsError
-    from softxent_service.report import report
+    from softxent_service.info import report
 
     try:
         lines = report(settings)

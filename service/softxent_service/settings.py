@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from softxent_client.wire import Limits
-from softxent_service.machine import processors
+from softxent_service.runtime_tuning import processors
 
 ENV_PREFIX = "SOFTXENT_"
 

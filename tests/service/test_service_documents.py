@@ -20,9 +20,9 @@ from softxent.errors import SoftxentError
 from softxent.options import MeanOver, Tail
 from softxent_client import wire
 from softxent_service.http import errors as http_errors
-from softxent_service.http.openapi import EVALUATION, REFUSALS
+from softxent_service.http.openapi.document import EVALUATION, REFUSALS
 from softxent_service.http.problems import STATUSES, status_of
-from softxent_service.machine import processor_level, processors, tell_numba
+from softxent_service.runtime_tuning import processor_level, processors, tell_numba
 from softxent_service.settings import Settings
 from softxent_service.telemetry.record import CUT_STATUS
 

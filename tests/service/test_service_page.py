@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service_process import Service
-from softxent_service.http.page import FOLDER, INDEX, POLICY, accepts_gzip, page_files
+from softxent_service.http.routes.page import FOLDER, INDEX, POLICY, accepts_gzip, page_files
 
 PLAIN = {"accept-encoding": "identity"}
 ZIPPED = {"accept-encoding": "gzip"}

@@ -10,13 +10,13 @@ from starlette.types import Scope
 
 from softxent_client.wire import JSON, MEDIA_TYPES
 from softxent_client.wire.schema import SHOWN
-from softxent_service.http.codings import CODINGS
 from softxent_service.http.errors import (
     HeadTooLargeError,
     MalformedRequestError,
     NotAcceptableError,
     UnsupportedMediaTypeError,
 )
+from softxent_service.http.limits.compression import CODINGS
 
 FORMS = tuple(MEDIA_TYPES)
 

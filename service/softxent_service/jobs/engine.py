@@ -23,16 +23,16 @@ from distributed.comm.core import CommClosedError
 import softxent
 from softxent.errors import SoftxentError
 from softxent.reduction import mean_divisor
+from softxent_service.jobs.block_result import Tally
 from softxent_service.jobs.blocks import Fault, Outcome, evaluate_blocks
 from softxent_service.jobs.cluster import Cluster, ClusterLostError, reached
-from softxent_service.jobs.divisor import check_weights, find_divisor, why_mean_is_lost
 from softxent_service.jobs.failure import JobFailedError
 from softxent_service.jobs.graph import block_graph
 from softxent_service.jobs.grouping import Grouping
 from softxent_service.jobs.job import Job
+from softxent_service.jobs.mean_denominator import check_weights, find_divisor, why_mean_is_lost
 from softxent_service.jobs.progress import Progress, RateHistory
 from softxent_service.jobs.result import Result
-from softxent_service.jobs.tally import Tally
 
 logger = logging.getLogger("softxent.jobs")
 

@@ -16,10 +16,10 @@ from structlog.typing import Processor
 
 from softxent_service.settings import Settings
 from softxent_service.telemetry.exposition import exposition
-from softxent_service.telemetry.lines import Lines
 from softxent_service.telemetry.metrics import METRICS, Counts
 from softxent_service.telemetry.record import Record, begin
 from softxent_service.telemetry.request_ids import RequestIds
+from softxent_service.telemetry.request_log import Lines
 from softxent_service.telemetry.snapshots import Snapshots
 
 logger = logging.getLogger("softxent")
