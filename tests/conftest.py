@@ -66,7 +66,7 @@ def small_service_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def strained_service_url() -> Iterator[str]:
     """A service that holds 12 MiB, evaluates one large call at a time and lets one wait."""
-    flags = (f"--memory-bytes={12 << 20}", "--calls=1", "--queue=1")
+    flags = (f"--memory-bytes={12 << 20}", "--max-concurrent-calls=1", "--max-queued-calls=1")
     with running_service(*flags) as url:
         yield url
 

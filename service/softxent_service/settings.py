@@ -84,16 +84,18 @@ class Settings(BaseSettings):
         le=1024,
         description="Kernel threads, divided among the workers.",
     )
-    kernels: int = Field(
+    max_concurrent_kernels: int = Field(
         default=1, ge=1, description="Large batches that are inside a kernel at one time."
     )
-    calls: int = Field(
+    max_concurrent_calls: int = Field(
         default=8, ge=1, description="Large calls decoded, evaluated in turns or encoded at a time."
     )
     connections: int = Field(
         default=4096, ge=1, description="Most open connections; further ones are refused."
     )
-    queue: int = Field(default=256, ge=0, description="Most large calls that wait for their time.")
+    max_queued_calls: int = Field(
+        default=256, ge=0, description="Most large calls that wait for their time."
+    )
     memory_bytes: int = Field(
         default=2 << 30,
         ge=1 << 20,

@@ -288,7 +288,7 @@ def test_turns_go_in_order_and_past_those_that_gave_up() -> None:
 
 
 def test_small_calls_are_answered_while_large_ones_wait(start: Callable[..., Any]) -> None:
-    service = start("--port=0", "--calls=2", "--queue=50")
+    service = start("--port=0", "--max-concurrent-calls=2", "--max-queued-calls=50")
     url = service.ready_url()
     body, gradient = bulk(8_000)
     with ThreadPoolExecutor(6) as clients:

@@ -223,6 +223,7 @@ def test_flag_out_of_range_is_named(threads: str) -> None:
         ("softxent_tiemout_seconds", "did you mean SOFTXENT_TIMEOUT_SECONDS?"),
         ("SOFTXENT_SERVICE_HOST", "enableServiceLinks: false"),
         ("SOFTXENT_PORT_8000_TCP_ADDR", "enableServiceLinks: false"),
+        ("SOFTXENT_QUEUE", "it is called SOFTXENT_MAX_QUEUED_CALLS now"),
         ("SOFTXENT_COLOUR", "is no setting"),
     ],
 )

@@ -72,7 +72,9 @@ def create_app(
     """
     telemetry = telemetry or Telemetry(settings)
     limiter = ConcurrencyLimiter(
-        threads=settings.calls, queue=settings.queue, kernels=settings.kernels
+        threads=settings.max_concurrent_calls,
+        queue=settings.max_queued_calls,
+        kernels=settings.max_concurrent_kernels,
     )
     budget = MemoryBudget(settings.memory_bytes, settings.kept_bytes)
     evaluator = Evaluator(readiness, limiter, settings.worker_threads)
