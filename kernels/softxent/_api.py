@@ -1,4 +1,4 @@
-"""The Python face of the kernels: checks, allocates, chooses a loop, reads the sums."""
+"""Public functions of the library, with explicit signatures."""
 
 from __future__ import annotations
 

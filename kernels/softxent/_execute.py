@@ -135,7 +135,7 @@ def finish(
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """What rows come to before they are evaluated.
+    """Count and weights of rows, before they are evaluated.
 
     Attributes:
         count: rows that are not ignored; less than 0 where some are at fault.

@@ -1,4 +1,4 @@
-"""The promise of non_finite=error: every number returned is finite, or the refusal says why not.
+"""Enforcement of non_finite=error: every number returned is finite, or the refusal says why not.
 
 Log-probabilities of classes that are masked, or whose logit is -inf, are -inf all the same.
 """
@@ -32,7 +32,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Losses(NamedTuple):
-    """What the losses of all rows come to.
+    """Sum, finiteness and largest magnitude of the losses of all rows.
 
     Attributes:
         total: their exact sum, rounded once.

@@ -58,7 +58,7 @@ _AS_GIVEN = ("labels", "row_weights", "target_indices", "vectors")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """How batches of one form are evaluated.
+    """Plan of the evaluation of all batches of one layout.
 
     Attributes:
         outputs: what is written: the loss, and what was asked for.

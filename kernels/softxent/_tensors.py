@@ -1,4 +1,4 @@
-"""Each tensor of a batch, from what the caller passed to an array of the shape and dtype wanted."""
+"""Conversion of each tensor of a batch to the shape and dtype that kernels read."""
 
 from __future__ import annotations
 

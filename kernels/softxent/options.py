@@ -1,4 +1,4 @@
-"""The options of an evaluation: one frozen record, checked when it is made.
+"""Options of an evaluation: one frozen record, validated when it is made.
 
 Each option has the same name as a keyword, a query parameter and a command-line flag.
 `Options.from_text` reads the textual form ("none" is the word for null, lists are separated by
@@ -55,7 +55,7 @@ class OptionKeywords(ProductKeywords, total=False):
 
 
 class SoftmaxKeywords(TypedDict, total=False):
-    """Those of them that concern logits alone."""
+    """Options that concern logits alone."""
 
     softcap: float | None
     temperature: float

@@ -1,4 +1,4 @@
-"""From the exact sums of a batch to its reduced loss; no kernels, so that clients do it too."""
+"""Reduction of exact sums to a loss; without kernels, so that clients share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who can reach the service, and who is let in."""
+"""Access: whether others may reach the service, and with which keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `softxent info` shows."""
+"""Report of `softxent info`."""
 
 from __future__ import annotations
 

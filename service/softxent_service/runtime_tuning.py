@@ -1,4 +1,4 @@
-"""What Numba, the allocator and the garbage collector are told about machine and process."""
+"""Tuning of Numba, the allocator and the garbage collector to the machine and process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be set from outside: one declaration for flags, environment and documentation."""
+"""Settings: one declaration for flags, environment and documentation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Settings(BaseSettings):
-    """How the service runs; each field is a flag of `serve` and a variable `SOFTXENT_...`."""
+    """Settings of the service; each field is a flag of `serve` and a variable `SOFTXENT_...`."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 

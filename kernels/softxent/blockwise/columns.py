@@ -1,4 +1,4 @@
-"""Cross-entropy of rows whose columns lie in different places.
+"""Cross-entropy in blocks of columns, to the bits of whole rows.
 
     parts = [class_partials(x, labels, first_class=i, classes=C) for i, x in blocks]
     whole = combine_partials(parts)
@@ -57,7 +57,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class ClassPartials:
-    """What a block of columns, or all of them, come to in each row.
+    """Partial results of each row over a block of columns.
 
     Tiles begin anew in every block.
 

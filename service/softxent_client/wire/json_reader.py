@@ -263,7 +263,7 @@ def array_of(
     flat = fast(value, kind) if plain else None
     if flat is None:
         flat = _slow(name, value, shape, kind)
-    return _narrow(name, flat.reshape(shape), field.json_dtype, digits)
+    return _cast(name, flat.reshape(shape), field.json_dtype, digits)
 
 
 def fast(array: Any, kind: Kind) -> Array | None:
@@ -327,24 +327,24 @@ def _scalar(name: str, value: Any, field: Field, kind: Kind) -> Array:
     return np.asarray(number, kind.dtype)
 
 
-def _narrow(name: str, wide: Array, dtype: np.dtype[Any], digits: Digits) -> Array:
+def _cast(name: str, wide: Array, dtype: np.dtype[Any], digits: Digits) -> Array:
     if wide.dtype == dtype:
         return wide
-    narrow = rounded(wide, dtype, digits)
-    if not np.isfinite(narrow).all():
-        _refuse_overflow(name, wide, narrow)
-    return narrow
+    cast = rounded(wide, dtype, digits)
+    if not np.isfinite(cast).all():
+        _refuse_overflow(name, wide, cast)
+    return cast
 
 
-def _refuse_overflow(name: str, wide: Array, narrow: Array) -> None:
-    places = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide))
+def _refuse_overflow(name: str, wide: Array, cast: Array) -> None:
+    places = np.flatnonzero(np.isinf(cast) & np.isfinite(wide))
     if not places.size:
         return
     width = wide.shape[-1] if wide.ndim > 1 else 1
     rows, first = np.unique(places // width, return_index=True)
     values = wide.reshape(-1)[places[first]].tolist()
     named = list(zip(rows.tolist(), values, strict=True))[:ROWS_NAMED]
-    raise overflow(name, narrow.dtype, named, len(rows))
+    raise overflow(name, cast.dtype, named, len(rows))
 
 
 def overflow(

@@ -1,4 +1,4 @@
-"""Assembles the application from its settings; nothing happens before it is called."""
+"""Assembly of the application from its settings: one list of routes, one of middleware."""
 
 from __future__ import annotations
 

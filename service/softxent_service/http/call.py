@@ -1,4 +1,4 @@
-"""One request on its way: its deadline, the memory it holds, and what telemetry records of it."""
+"""Call: one request with its deadline, the memory it holds and its telemetry record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CallLimits:
-    """What all calls share: the limits that each is held against."""
+    """Limits that all calls share."""
 
     reader: BodyReader
     limiter: ConcurrencyLimiter

@@ -50,7 +50,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Codec:
-    """How the body of one call is decoded, and its results are encoded.
+    """Codec of one call: decoding of its body, encoding of its results.
 
     Attributes:
         decode: is given what reserves memory, and reserves what its arrays take beside the body.

@@ -1,4 +1,4 @@
-"""Content-Type says in which form a batch comes, Accept in which form the answer goes."""
+"""Content negotiation: Content-Type, Accept, Content-Encoding and Request-Timeout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLAIN = (b"identity", b"")
 
 @dataclass(frozen=True)
 class Head:
-    """What a request's headers say about its body and its answer.
+    """Headers of a request that describe its body and its answer.
 
     Attributes:
         coding: a key of `CODINGS`, None for a plain body.

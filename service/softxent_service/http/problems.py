@@ -1,4 +1,4 @@
-"""One table from error to status, and the problem document (RFC 9457) that tells it."""
+"""Status of each error, and the problem documents (RFC 9457) that describe it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sending of a response out of the memory that it lies in."""
+"""Response sent out of the memory that its pieces lie in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn, and the warm-up beside it."""
+"""Server: the application under uvicorn, and the warm-up beside it."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _nothing() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says that it is not ready from the first signal on; ends at once at a second one."""
+    """Server that is not ready from the first signal on, and ends at once at a second one."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What finished blocks come to, and the record that says a block is finished."""
+"""Results of finished blocks: their records and their sums."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _dense(words: dict[str, int]) -> Any:
 
 @dataclass(eq=False)
 class Tally:
-    """What all finished blocks come to; each is added once, in any order."""
+    """Sums of finished blocks; each is added once, in any order."""
 
     done: set[int] = field(default_factory=set)
     sums: RowSums = field(default_factory=lambda: RowSums.merged([]))

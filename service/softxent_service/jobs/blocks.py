@@ -36,7 +36,7 @@ logger = logging.getLogger("softxent.jobs")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a block: a problem's word, its text, and where.
+    """Fault of a block: the type of problem, its text, and its rows.
 
     Attributes:
         details: field, rows of the whole, values and their total within the block.

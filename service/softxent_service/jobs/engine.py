@@ -1,4 +1,4 @@
-"""Runs a job on a cluster: what is committed is left, the rest is sent, sums are merged.
+"""Execution of a job on a cluster: committed blocks are kept, the rest is computed and merged.
 
 Only so many blocks are in flight at a time as keep the workers busy, so memory and messages are
 bounded by the cluster and not by the job.

@@ -1,4 +1,4 @@
-"""Runs one job in this process, for a person at a terminal: no server, no record but the result."""
+"""Run of one job in this process, for a person at a terminal."""
 
 from __future__ import annotations
 

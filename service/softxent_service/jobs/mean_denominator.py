@@ -1,4 +1,4 @@
-"""The divisor of a mean, found before the first derivative is written, and its range."""
+"""Denominator of a mean, found before the first derivative is written, and its range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Zarr group that a job makes, and what is known of it while it is half done.
+"""Zarr group that a job writes, and its state while it is incomplete.
 
     OUTPUT/zarr.json                 written last: without it nothing here is a result
     OUTPUT/loss/                     an array for each output, chunks written block by block

@@ -1,4 +1,4 @@
-"""What a result says about itself: the attributes of its group."""
+"""Attributes of a result: its sums, means and provenance."""
 
 from __future__ import annotations
 

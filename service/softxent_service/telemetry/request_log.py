@@ -1,4 +1,4 @@
-"""One line for each request, written beside the event loop."""
+"""Request log: one line for each request, written beside the event loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_AGENT = 100
 
 
 class Lines:
-    """Makes the lines of requests that have ended; a thread writes what has gathered.
+    """Log lines of requests that have ended; a thread writes them.
 
     It only writes: a thread that formatted as well held the interpreter for milliseconds whenever
     the event loop let go of it for a system call, and a third of the requests got through.

@@ -23,7 +23,7 @@ ELEMENT, COMPUTED = "element", "computed"
 
 
 class Rows:
-    """How many elements of an array belong to one row; `ALL` is of no row."""
+    """Elements of an array that belong to one row; `ALL` is of no row."""
 
     ALL, ONE, CLASSES, ENTRIES, MASKED = range(5)
 

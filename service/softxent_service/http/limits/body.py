@@ -1,4 +1,4 @@
-"""Reads a body under a ceiling, straight into one buffer of the announced size."""
+"""Body reader: a body under a ceiling, in one buffer of the announced size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Buffer = bytes | memoryview
 
 
 class Head(Protocol):
-    """What headers say of a body."""
+    """Headers that describe a body."""
 
     @property
     def content_length(self) -> bytes | None:
@@ -68,7 +68,7 @@ class Body:
 
 @dataclass(frozen=True)
 class BodyReader:
-    """How bodies are read: what they are held against.
+    """Reader of bodies, with the limits that it enforces.
 
     Attributes:
         idle_seconds: longest silence, and what a slow body has beyond `least_rate`.

@@ -1,4 +1,4 @@
-"""A body that comes in pieces: how long to wait for each, and the memory that it is put into."""
+"""Buffer and rate limit of a body that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ little; then all the rest of what is announced. Bodies of no more do not stand i
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How large a body may be.
+    """Ceiling of the size of a body.
 
     Attributes:
         name: of the limit; a setting, where it can be changed.
@@ -57,7 +57,7 @@ class Ceiling:
 
 
 class RateLimit:
-    """How long to wait for more of a body."""
+    """Least rate of a body: how long to wait for more of it."""
 
     def __init__(self, idle_seconds: float, least_rate: int, deadline: Deadline) -> None:
         self._idle_seconds = idle_seconds
@@ -77,7 +77,7 @@ class RateLimit:
 
 
 class PlainBody:
-    """Puts the bytes of a body into buffers: those of a first message, then the rest."""
+    """Body without compression: the bytes of its first message, then the rest."""
 
     window = 0
 

@@ -1,4 +1,4 @@
-"""Keeps the buffers of large bodies between calls.
+"""Pool of the buffers of large bodies.
 
 Fresh memory costs a page fault for each 4 KiB: for 131 MB that took longer than the kernel. What is
 kept holds another client's numbers, so it is only lent to be overwritten whole.

@@ -1,4 +1,4 @@
-"""Unpacks coded bodies, never more of them at a time than there is room for.
+"""Decompression of request bodies, in pieces that fit the reserved memory.
 
 A few kilobytes may unpack to gigabytes, so nothing is unpacked before its room is reserved, and
 what unpacks to more than the ceiling of plain bodies is refused like those.
@@ -31,7 +31,7 @@ ZSTD_WINDOW_LOG = 23
 
 
 class Source(Protocol):
-    """Where the bytes of a body come from."""
+    """Source of the bytes of a body."""
 
     @property
     def received(self) -> int:

@@ -1,4 +1,4 @@
-"""Who gets the kernels, and when it is too much.
+"""Concurrency limiter for large evaluations: threads, a bounded queue, time slices and deadlines.
 
 A call waits for one of a few threads in a bounded queue, and evaluates in turns of a few
 milliseconds that change hands between calls.
@@ -29,7 +29,7 @@ TICK_SECONDS = 0.002
 
 @dataclass(eq=False)
 class Deadline:
-    """How long a call may take, and whether anyone still waits for it.
+    """Deadline of a call, and whether its client still waits.
 
     Attributes:
         seconds: granted, from when its head had been read.
@@ -72,7 +72,7 @@ class Deadline:
 
 
 class TimeSlices:
-    """Lets threads use the kernels a few at a time, first come, first served."""
+    """Time slices of the kernels, given to threads first come, first served."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -121,7 +121,7 @@ class TimeSlices:
 
 
 class ConcurrencyLimiter:
-    """Runs the work of calls in threads, a few at a time; some more wait, the rest is refused."""
+    """Threads for the work of calls: a few run, some more wait, further ones are refused."""
 
     def __init__(self, *, threads: int, queue: int, kernels: int) -> None:
         self.time_slices = TimeSlices(kernels)

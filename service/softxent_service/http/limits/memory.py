@@ -1,4 +1,4 @@
-"""Who gets memory, who waits for it, and who gives way when it runs out.
+"""Memory budget of all calls: reservations, a waiting line, and slow clients that give way.
 
 A small call reserves the bytes that it holds as they come into being, or is refused. A large one
 shows with its first MiB that it comes at all; then it waits in a line until all it has announced
@@ -134,7 +134,7 @@ class MemoryBudget:
 
 
 class MemoryReservation:
-    """What one call holds of a budget, until it is released.
+    """Memory that one call holds of a budget, until it is released.
 
     Attributes:
         buffer: holds the call's body, and is all reserved; None if there is none of its own.

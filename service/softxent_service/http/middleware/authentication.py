@@ -1,4 +1,4 @@
-"""Lets in those who have a key, by `Authorization: Bearer ...` (RFC 6750)."""
+"""Authentication by key: `Authorization: Bearer ...` (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LONGEST_KEY = 256
 
 
 class BearerAuth:
-    """Answers 401 to who has no key, 403 to who has one that is for something else."""
+    """Authentication: 401 without a key, 403 with a key that lacks the scope."""
 
     def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
         self._app = app

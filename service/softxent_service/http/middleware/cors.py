@@ -1,4 +1,4 @@
-"""Lets pages of other origins call, where a browser asks on their behalf."""
+"""CORS: web pages of allowed origins may call."""
 
 from __future__ import annotations
 

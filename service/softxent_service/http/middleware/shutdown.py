@@ -1,4 +1,4 @@
-"""Answers the requests that a stopping service cannot wait for."""
+"""Refusal of the requests that a stopping service cannot wait for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from softxent_service.telemetry.record import record_of
 
 
 class ShutdownMiddleware:
-    """Makes the cancellation of a request its refusal.
+    """Refusal of requests that a shutdown cancels.
 
     uvicorn cancels what still runs `shutdown_seconds` after it was told to stop. An answer that has
     begun cannot be taken back; its connection is closed.

@@ -1,4 +1,4 @@
-"""The middleware that gives every request its record, and its answer the headers made of it."""
+"""Telemetry middleware: a record for every request, and response headers made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents the routes that read their own bodies, as truthfully as models document the others."""
+"""OpenAPI document of the routes that read their own bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples in the OpenAPI document, each of which the service answers as it stands.
+"""Examples of the OpenAPI document; the service answers each of them unchanged.
 
 Three kinds presuppose something, and say so: a job's arrays, a job, and a region of shared memory.
 """

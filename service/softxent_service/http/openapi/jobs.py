@@ -1,4 +1,4 @@
-"""Documents the routes of jobs: what a job is asked as, and what is told of it."""
+"""OpenAPI document of the routes of jobs."""
 
 from __future__ import annotations
 

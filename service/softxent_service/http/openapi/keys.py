@@ -1,4 +1,4 @@
-"""Keys in the OpenAPI document, so that a reader of /docs can give one."""
+"""Security scheme of the OpenAPI document."""
 
 from __future__ import annotations
 

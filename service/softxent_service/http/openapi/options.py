@@ -1,4 +1,4 @@
-"""The options of an evaluation as parameters of an OpenAPI document."""
+"""Options of an evaluation as parameters of the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests about jobs and arrays hold beside a path: members, keys, pages of which."""
+"""Members, keys and pages of requests about jobs and arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: jobs are taken, listed, shown, watched and cancelled."""
+"""`/v1/jobs`: submission, list, state, events and cancellation of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what the service has counted, for Prometheus."""
+"""`GET /metrics`: counters of the service, for Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /`: the page, out of files that `make web` has built; nothing is fetched from elsewhere."""
+"""`GET /`: the page for browsers, from the files that `make web` builds."""
 
 from __future__ import annotations
 

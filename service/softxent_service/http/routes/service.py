@@ -1,4 +1,4 @@
-"""The small routes: what the service is, and whether it lives and is ready."""
+"""`/v1/info` and `/v2/health`: versions and limits, liveness and readiness."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LimitsInfo(BaseModel):
 
 
 class Info(BaseModel):
-    """What the service is and what it takes."""
+    """Versions and limits of the service."""
 
     name: str = "softxent"
     version: str
@@ -53,7 +53,7 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether evaluations are answered; `error` says why not."""
+    """Readiness to answer evaluations; `error` says why not."""
 
     ready: bool
     error: str | None = None

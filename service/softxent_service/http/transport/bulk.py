@@ -1,4 +1,4 @@
-"""Lets the bytes of a bulk body land where the application wants them.
+"""Bulk transport: large bodies are received into memory that the application provides.
 
 The plain protocol copies each byte of a body three times before the application has it: out of the
 loop's own buffer, out of the parser, out of the message. Here the application may lend the
@@ -34,7 +34,7 @@ LATELY_SECONDS = 0.05
 
 
 class Bulk(Protocol):
-    """What a connection offers while a bulk request is served on it."""
+    """Bulk access to a connection, while a bulk request is served on it."""
 
     @property
     def alone(self) -> bool:
@@ -70,7 +70,7 @@ def bulk_protocol(bounds: ConnectionLimits) -> type[asyncio.BufferedProtocol]:
 
 
 class _Receiver(asyncio.BufferedProtocol):
-    """Stands between the transport and the HTTP protocol, and chooses what is read into.
+    """Receiver between the transport and the HTTP protocol; it chooses the buffer to read into.
 
     It is no subclass of the HTTP protocol, since that is an `asyncio.Protocol`: uvloop takes such a
     one for unbuffered whatever else it is, and never calls `get_buffer`.
@@ -109,7 +109,7 @@ class _Receiver(asyncio.BufferedProtocol):
 
 
 class _BulkHttp(HeadBoundProtocol):
-    """Parses heads and small bodies; steps aside for the rest of a bulk body.
+    """HTTP protocol of heads and small bodies; the rest of a bulk body passes it by.
 
     Attributes:
         landing: what is left of the view that the application lends, None if it lends none.

@@ -1,4 +1,4 @@
-"""Sends the head of an answer and its first piece in one."""
+"""Coalescing transport: response head and first piece leave in one write."""
 
 from __future__ import annotations
 

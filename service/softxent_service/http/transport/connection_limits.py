@@ -1,4 +1,4 @@
-"""What a connection is refused for before any application sees it."""
+"""Limits of a connection, applied before any application sees it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-def _untold(_status: int, _problem: str) -> None:
+def _ignore(_status: int, _problem: str) -> None:
     """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What a protocol refuses: larger request heads, more open connections, and slow readers.
+    """Limits of a protocol: size of request heads, open connections, and slow readers.
 
     Attributes:
         answer_seconds: how long a client may take for what waits to be sent to it.
@@ -22,4 +22,4 @@ class ConnectionLimits:
     head_bytes: int
     connections: int
     answer_seconds: float
-    refused: Callable[[int, str], None] = _untold
+    refused: Callable[[int, str], None] = _ignore

@@ -1,4 +1,4 @@
-"""Offers to speak another protocol (`Upgrade: h2c`, `websocket`), which are ignored.
+"""Upgrade offers (`Upgrade: h2c`, `websocket`), which are ignored.
 
 RFC 9110 (7.8) allows that, and clients that make the offer read the plain answer. The parser,
 though, takes such a head for the whole message and loses the body.

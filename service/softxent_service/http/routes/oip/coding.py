@@ -1,4 +1,4 @@
-"""Whether an answer is compressed, and how."""
+"""Compression of responses: whether, and in which coding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the headers of an inference request say; Content-Type is not among them, nobody sets it."""
+"""Headers of an inference request; Content-Type is not among them, since no client sets it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_DIGITS = 19
 
 @dataclass(frozen=True)
 class InferHead:
-    """Those headers.
+    """Headers of an inference request.
 
     Attributes:
         coding: a key of `CODINGS`, None for a plain body.

@@ -1,4 +1,4 @@
-"""The models that the protocol knows: each evaluation is one, and what it tells of itself."""
+"""Models of the protocol, one for each evaluation, and their metadata."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ def _configured(name: str, datatype: str, shape: list[int]) -> Json:
 
 def _inputs(model: Evaluation) -> list[tuple[str, str, list[int]]]:
     return [
-        (name, _told(field.dtypes), _SHAPES.get(name, [-1, -1]))
+        (name, _dtype_names(field.dtypes), _SHAPES.get(name, [-1, -1]))
         for name, field in REQUEST(evaluation=model).fields.items()
     ]
 
 
-def _told(dtypes: tuple[str, ...]) -> str:
+def _dtype_names(dtypes: tuple[str, ...]) -> str:
     """Return one data type for an input that takes several."""
     if "F32" in dtypes:
         return _FLOATS

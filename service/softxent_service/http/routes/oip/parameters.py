@@ -23,7 +23,7 @@ OWN = ("timeout", "non_finite_json", "content_type", "binary_data_output")
 
 @dataclass(frozen=True)
 class Parameters:
-    """What they say.
+    """Parsed parameters.
 
     Attributes:
         seconds: how long the call may take; None leaves it.

@@ -21,7 +21,7 @@ ONE = "/region/{name}"
 
 
 class RegionRoutes:
-    """Registers, tells of and forgets regions, where settings allow it."""
+    """Routes that register, list and unregister regions, where settings allow it."""
 
     def __init__(self, regions: Regions, limits: CallLimits) -> None:
         self._regions = regions

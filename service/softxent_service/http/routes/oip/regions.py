@@ -47,7 +47,7 @@ class Registered:
     object_id: tuple[int, int]
     file: MappedFile
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return it as the protocol writes it."""
         return {
             "name": self.name,
@@ -79,7 +79,7 @@ class Registered:
 
 
 class Regions:
-    """All of them, by name; those in use stay mapped until they are not."""
+    """Registered regions by name; those in use stay mapped."""
 
     def __init__(self) -> None:
         self._regions: dict[str, Registered] = {}
@@ -125,12 +125,12 @@ class Regions:
             UnknownRegionError: there is none of this name.
         """
         if name is None:
-            return [region.told() for region in self._regions.values()]
+            return [region.to_json() for region in self._regions.values()]
         if name not in self._regions:
             raise UnknownRegionError(
                 f"Unable to find system shared memory region: {name!r}", field=name
             )
-        return [self._regions[name].told()]
+        return [self._regions[name].to_json()]
 
     def find(self, name: str) -> Registered:
         """Return a region.

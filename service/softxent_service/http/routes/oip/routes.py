@@ -47,7 +47,7 @@ class Documented:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything under `/v2` but health.
+    """Routes under `/v2`, health aside.
 
     Attributes:
         endpoints: what evaluates, by its path; it is posted to.
@@ -82,7 +82,7 @@ def protocol(evaluator: Evaluator, limits: CallLimits) -> Protocol:
 
 
 class _Routes:
-    """What is told of server and models."""
+    """Metadata of server and models."""
 
     def __init__(
         self, readiness: Readiness, limits: CallLimits, statistics: dict[str, ModelStatistics]
@@ -130,10 +130,10 @@ class _Routes:
         return JSONResponse({"name": model.name, "ready": True})
 
     async def _all_statistics(self, _request: Request) -> Response:
-        return _told(list(self._statistics.values()))
+        return _statistics_response(list(self._statistics.values()))
 
     async def _model_statistics(self, request: Request) -> Response:
-        return _told([self._statistics[find_model(**request.path_params).name]])
+        return _statistics_response([self._statistics[find_model(**request.path_params).name]])
 
     async def _index(self, request: Request) -> Response:
         given = await read_object(request, self._limits)
@@ -168,6 +168,6 @@ async def _unserved(_request: Request) -> Response:
     )
 
 
-def _told(statistics: list[ModelStatistics]) -> Response:
-    body: dict[str, Any] = {"model_stats": [one.told() for one in statistics]}
+def _statistics_response(statistics: list[ModelStatistics]) -> Response:
+    body: dict[str, Any] = {"model_stats": [one.to_json() for one in statistics]}
     return JSONResponse(body)

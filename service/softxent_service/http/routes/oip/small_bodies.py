@@ -1,4 +1,4 @@
-"""Reads the small JSON objects that the protocol's management routes take."""
+"""Reader of the small JSON objects that management routes take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each model has done so far, in the protocol's counts and nanoseconds."""
+"""Statistics of each model, in the counts and nanoseconds of the protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = {
 
 @dataclass
 class Duration:
-    """How often something took place, and how long in all."""
+    """Count of an event, and its total duration."""
 
     count: int = 0
     ns: int = 0
@@ -34,7 +34,7 @@ class Duration:
         self.count += 1
         self.ns += ns
 
-    def told(self) -> Json:
+    def to_json(self) -> Json:
         """Return it as the protocol writes it."""
         return {"count": self.count, "ns": self.ns}
 
@@ -69,7 +69,7 @@ class ModelStatistics:
         for phase, stage in PHASES.items():
             self.phases[phase].add(round(1e9 * record.seconds[stage]))
 
-    def told(self) -> Json:
+    def to_json(self) -> Json:
         """Return them as the protocol writes them; nothing is cached here."""
         return {
             "name": self.name,
@@ -78,11 +78,11 @@ class ModelStatistics:
             "inference_count": self.rows,
             "execution_count": self.evaluations,
             "inference_stats": {
-                "success": self.success.told(),
-                "fail": self.fail.told(),
-                **{phase: duration.told() for phase, duration in self.phases.items()},
-                "cache_hit": Duration().told(),
-                "cache_miss": Duration().told(),
+                "success": self.success.to_json(),
+                "fail": self.fail.to_json(),
+                **{phase: duration.to_json() for phase, duration in self.phases.items()},
+                "cache_hit": Duration().to_json(),
+                "cache_miss": Duration().to_json(),
             },
             "batch_stats": [],
         }
