@@ -20,7 +20,7 @@ interface Batch { given: readonly Given[]; whole: string | null; fault: string |
 function batchOf(source: string, roles: Readonly<Record<string, Role | null>>, dropped: readonly Given[]): Batch {
   try {
     const { given, whole } = typed(source);
-    const own = given.map((one) => (one.tensor.name in roles ? { ...one, role: roles[one.tensor.name] ?? null } : one));
+    const own = given.map((one) => (Object.hasOwn(roles, one.tensor.name) ? { ...one, role: roles[one.tensor.name] ?? null } : one));
     const taken = new Set(dropped.map(({ role }) => role));
     const left = own.map((one) => (taken.has(one.role) ? { ...one, role: null } : one));
     return { given: [...left, ...dropped], whole: dropped.length === 0 ? whole : null, fault: null };
