@@ -232,6 +232,13 @@ def test_markup_in_a_file_is_text(open_page: Open, service_url: str) -> None:
     expect(page.locator("img")).to_have_count(0)
 
 
+def test_ctrl_enter_runs_wherever_the_focus_is(open_page: Open, service_url: str) -> None:
+    page = open_page(service_url, VIEW).page
+    page.locator("textarea").wait_for()
+    page.get_by_role("heading", name="Playground").click()
+    run(page)
+
+
 @pytest.mark.parametrize("name", ["constructor", "__proto__", "toString"])
 def test_a_name_of_every_object_is_no_role(open_page: Open, service_url: str, name: str) -> None:
     page = open_page(service_url, VIEW).page

@@ -37,11 +37,17 @@ export function Playground() {
   const send = (): void => { if (batch.fault === null) void run(batch.given, batch.whole); };
   const press = (event: KeyboardEvent): void => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    if ((event.target as Element).closest("a, dialog")) return;
     event.preventDefault();
     send();
   };
+  // Of the whole page: a click beside the text takes the focus out of the playground.
+  useEffect(() => {
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  });
   return (
-    <div class="playground" onKeyDown={press}>
+    <div class="playground">
       <h1>Playground</h1>
       <p class="lede">Paste or drop a batch: JSON, CSV, <span class="num">.npy</span> or safetensors. It goes to this service and nowhere else.</p>
       <Source />
