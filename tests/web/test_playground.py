@@ -379,3 +379,17 @@ def test_axe_finds_nothing(open_page: Open, service_url: str, scheme: str, width
     run(page)
     assert_accessible(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_roles_are_chosen_without_scrolling_at_400_pixels(
+    open_page: Open, service_url: str
+) -> None:
+    page = open_page(service_url, VIEW, viewport={"width": 400, "height": 900}).page
+    role = page.get_by_label("Role of logits")
+    expect(role).to_be_visible()
+    box, key = role.bounding_box(), page.get_by_role("button", name="Key").bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 384
+    # The key stands at the right, as on a wide screen.
+    assert key is not None
+    assert key["x"] + key["width"] == pytest.approx(384, abs=1)
