@@ -73,10 +73,10 @@ async def _work(scheduler: str, threads: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    told = asyncio.create_task(stopping.wait())
+    stopped = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
-        session = asyncio.create_task(_one_session(scheduler, threads, told))
-        await asyncio.wait({session, told}, return_when=asyncio.FIRST_COMPLETED)
+        session = asyncio.create_task(_one_session(scheduler, threads, stopped))
+        await asyncio.wait({session, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.is_set():
             await asyncio.wait({stopped}, timeout=WAIT_SECONDS)
     await asyncio.wait({session}, timeout=WAIT_SECONDS)
