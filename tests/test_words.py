@@ -79,6 +79,8 @@ def test_a_module_uses_the_words_of_the_field(path: Path) -> None:
 def test_modules_and_classes_begin_with_their_responsibility(path: Path) -> None:
     """The first line is a noun phrase: "Concurrency limiter ...", not "Who gets the kernels"."""
     tree = ast.parse(path.read_text())
-    for node in (tree, *(n for n in tree.body if isinstance(n, ast.ClassDef))):
+    documented: list[ast.Module | ast.ClassDef] = [tree]
+    documented += [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in documented:
         first = (ast.get_docstring(node) or "").partition("\n")[0]
         assert not re.match(rf"({QUESTIONS}|{VERBS})\b", first), first
