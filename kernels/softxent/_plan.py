@@ -307,7 +307,7 @@ def _inv_temperature(temperature: float, computed: np.dtype[Any]) -> tuple[float
 
 @dataclass(frozen=True, eq=False)
 class _Spread:
-    """What smoothing adds to each class: `mass` times the class's weight."""
+    """Mass that smoothing adds to each class: `mass` times the class's weight."""
 
     mass: float
     class_weights: Weights

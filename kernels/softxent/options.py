@@ -64,7 +64,7 @@ class SoftmaxKeywords(TypedDict, total=False):
 
 
 class Declared(NamedTuple):
-    """What an option is: the kind of its values, and a sentence."""
+    """Declaration of an option: the kind of its values, and a sentence."""
 
     kind: Kind
     sentence: str
@@ -79,7 +79,7 @@ _SHARE, _POSITIVE = Number(least=0, most=1), Number(above=0)
 
 @dataclass(frozen=True)
 class Options:
-    """How a batch is evaluated.
+    """Options of the evaluation of a batch.
 
     Attributes:
         outputs: what is computed, each once; see `softxent.evaluations`.

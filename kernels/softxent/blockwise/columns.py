@@ -247,7 +247,7 @@ def class_cross_entropy(
 
 @dataclass(frozen=True, eq=False)
 class _Exchange:
-    """What a block of columns reads or writes beside a task's arrays.
+    """Arrays that a block of columns reads or writes beside those of a task.
 
     Attributes:
         first_class, first_tile: see `softxent._kernels.row.task.Shard`.

@@ -62,7 +62,7 @@ class Target(NamedTuple):
 
 
 class PassA(NamedTuple):
-    """What a pass over the logits of sixteen rows finds: lanes of float64, but for the peak."""
+    """Results of a pass over the logits of sixteen rows: lanes of float64, but for the peak."""
 
     maximum: Any
     ties: Any
