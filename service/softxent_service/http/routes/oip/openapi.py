@@ -18,8 +18,13 @@ _PARAMETERS: Json = {"type": "object", "additionalProperties": True}
 _SHAPE: Json = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 
 
-def _tensor(*, required: list[str], **properties: Json) -> Json:
-    named: Json = {"name": {"type": "string"}, **properties, "parameters": _PARAMETERS}
+def _or_null(schema: Json) -> Json:
+    """Return the schema of a member of a request that counts as absent where it is null."""
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _tensor(*, required: list[str], parameters: Json = _PARAMETERS, **properties: Json) -> Json:
+    named: Json = {"name": {"type": "string"}, **properties, "parameters": parameters}
     return {"type": "object", "required": ["name", *required], "properties": named}
 
 
@@ -34,10 +39,20 @@ SCHEMAS: Json = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
-            "parameters": _PARAMETERS,
-            "inputs": {"type": "array", "items": _tensor(required=["datatype", "shape"], **_DATA)},
-            "outputs": {"type": "array", "items": _tensor(required=[])},
+            "id": _or_null({"type": "string"}),
+            "parameters": _or_null(_PARAMETERS),
+            "inputs": {
+                "type": "array",
+                "items": _tensor(
+                    required=["datatype", "shape"], parameters=_or_null(_PARAMETERS), **_DATA
+                ),
+            },
+            "outputs": _or_null(
+                {
+                    "type": "array",
+                    "items": _tensor(required=[], parameters=_or_null(_PARAMETERS)),
+                }
+            ),
         },
     },
     "InferenceResponse": {
