@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from service_process import Service
 from softxent_service.jobs.cluster import Cluster
-from softxent_service.machine import processors, tell_numba
+from softxent_service.runtime_tuning import processors, tell_numba
 
 # The library here and the services share machine code, instead of compiling it for two targets.
 tell_numba(os.environ, processors())
@@ -66,7 +66,7 @@ def small_service_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def strained_service_url() -> Iterator[str]:
     """A service that holds 12 MiB, evaluates one large call at a time and lets one wait."""
-    flags = (f"--memory-bytes={12 << 20}", "--calls=1", "--queue=1")
+    flags = (f"--memory-bytes={12 << 20}", "--max-concurrent-calls=1", "--max-queued-calls=1")
     with running_service(*flags) as url:
         yield url
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from softxent_service.exposure import is_local
+from softxent_service.access import is_local
 from softxent_service.settings import is_loopback
 
 

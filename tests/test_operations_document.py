@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from softxent_service.http.bearer import OPEN, access
-from softxent_service.http.openapi import REFUSALS
+from softxent_service.http.middleware.authentication import OPEN, access
+from softxent_service.http.openapi.document import REFUSALS
 from softxent_service.keys import SCOPES
 from softxent_service.settings import Settings
-from softxent_service.telemetry.lines import MOST_WAITING, event_of
 from softxent_service.telemetry.metrics import METRICS
 from softxent_service.telemetry.record import CUT, CUT_STATUS, GONE, STAGES, Record
+from softxent_service.telemetry.request_log import MOST_WAITING, event_of
 from test_readme import README
 from test_readme import table as table_of_readme
 

@@ -146,7 +146,10 @@ def test_scripts_can_be_executed(path: str) -> None:
         ("softxent", ("numba", "llvmlite")),
         ("softxent.explanation", ("numba", "llvmlite")),
         ("softxent_client", ("numba", "llvmlite", "fastapi", "pydantic")),
-        ("softxent_service.http.server", ("dask", "dbos", "distributed", "obstore", "zarr")),
+        (
+            "softxent_service.http.server",
+            ("dask", "dbos", "distributed", "obstore", "zarr"),
+        ),
     ],
 )
 def test_import_is_light(package: str, heavy: tuple[str, ...]) -> None:

@@ -4,6 +4,10 @@ import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 
 const target = "../service/softxent_service/web";
+
+/** Most bytes of the packages in all scripts together, before compression. */
+const PACKAGE_BYTES = 80_000;
+
 const types = {
   ".css": "text/css; charset=utf-8",
   ".html": "text/html; charset=utf-8",
@@ -52,15 +56,34 @@ const outputOf = (source) => basename(built.find(([, output]) => output.entryPoi
 const notices = await thirdPartyNotices(metafile.inputs);
 await writeFile(join(target, "third-party-notices.txt"), notices);
 
+const script = outputOf("src/main.tsx");
+const imported = loadedWith(script);
 const template = await readFile("src/index.html", "utf8");
 const index = template
-  .replace("{script}", `web/${outputOf("src/main.tsx")}`)
-  .replace("{style}", `web/${outputOf("src/page.css")}`);
+  .replace("{script}", `web/${script}`)
+  .replace("{style}", `web/${outputOf("src/page.css")}`)
+  .replace("{preloads}", imported.map((name) => `<link rel="modulepreload" href="web/${name}">`).join("\n"));
 await writeFile(join(target, "index.html"), index);
+
+const packaged = bytesOfPackages();
+if (packaged > PACKAGE_BYTES) throw new Error(`The packages of the page take ${packaged} bytes; at most ${PACKAGE_BYTES} may be sent.`);
 
 const names = (await readdir(target)).sort();
 const manifest = Object.fromEntries(names.map((name) => [name, types[name.slice(name.lastIndexOf("."))]]));
 await writeFile(join(target, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
+
+/** Return the scripts that a script imports at once, so that the browser need not read it to know them. */
+function loadedWith(name) {
+  const [, { imports }] = built.find(([path]) => basename(path) === name);
+  return imports.filter(({ kind }) => kind === "import-statement").map(({ path }) => basename(path)).sort();
+}
+
+/** Return how many bytes of all scripts come from packages. */
+function bytesOfPackages() {
+  const scripts = built.filter(([path]) => path.endsWith(".js"));
+  const parts = scripts.flatMap(([, { inputs }]) => Object.entries(inputs)).filter(([path]) => path.startsWith("node_modules/"));
+  return parts.reduce((sum, [, { bytesInOutput }]) => sum + bytesInOutput, 0);
+}
 
 /** Name each package that is part of the bundle, with its licence. */
 async function thirdPartyNotices(inputs) {

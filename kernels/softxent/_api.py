@@ -1,4 +1,4 @@
-"""The Python face of the kernels: checks, allocates, chooses a loop, reads the sums."""
+"""Public functions of the library, with explicit signatures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def cross_entropy(
         class_mask: [C] or [..., C] booleans; a class where it is false takes no part, and its
             logit is not read.
         out: output name -> caller's C-contiguous array of the result's shape and dtype.
-            `out={"gradient": logits}` evaluates in place.
+            `out={"gradient": logits}` evaluates in place. A buffer that overlaps another array is
+            refused by its addresses; two maps of one file have different ones and are not noticed.
         num_threads: at most this many threads; None: numba's own number.
         **options: fields of `Options`.
 

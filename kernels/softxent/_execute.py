@@ -82,7 +82,7 @@ def evaluate(
     with turn():
         count, weight_sum = weigh(plan, batch, options, threads)
     divisor = mean_divisor(options, weight_sum, count)
-    refuse_weights_out_of_range(batch, options, divisor)
+    refuse_weights_out_of_range(batch, options, divisor, weight_sum)
     sums = run(plan, batch, options, divisor or math.inf, outputs, threads, turn)
     losses = losses_of(sums, outputs["loss"])
     return finish(batch, options, evaluation, outputs, losses, divisor, weight_sum, count)
@@ -135,7 +135,7 @@ def finish(
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """What rows come to before they are evaluated.
+    """Count and weights of rows, before they are evaluated.
 
     Attributes:
         count: rows that are not ignored; less than 0 where some are at fault.

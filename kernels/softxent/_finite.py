@@ -1,4 +1,4 @@
-"""The promise of non_finite=error: every number returned is finite, or the refusal says why not.
+"""Enforcement of non_finite=error: every number returned is finite, or the refusal says why not.
 
 Log-probabilities of classes that are masked, or whose logit is -inf, are -inf all the same.
 """
@@ -32,7 +32,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Losses(NamedTuple):
-    """What the losses of all rows come to.
+    """Sum, finiteness and largest magnitude of the losses of all rows.
 
     Attributes:
         total: their exact sum, rounded once.
@@ -103,6 +103,9 @@ def _cause(batch: Batch, arrays: Arrays, row: int, loss: npt.NDArray[Any]) -> st
         if not mask.any():
             return f"class_mask leaves no class of row {row}"
     if _replaced(batch, arrays) or batch.logits.shape[1] != batch.classes:
+        if not batch.kinds:
+            # Finite logits always have a softmax.
+            return f"in row {row} a logit is NaN or Infinity, or all of them are -Infinity"
         return f"in row {row} a logit is NaN or infinite, or {overflow}"
     x = batch.logits[row].astype(np.float64)
     if batch.class_mask.size:

@@ -1,4 +1,4 @@
-"""What the adapters of other libraries share: their arrays, their exceptions, and services."""
+"""Arrays, exceptions and services of other libraries, for the adapters."""
 
 from __future__ import annotations
 

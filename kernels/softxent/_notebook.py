@@ -1,4 +1,4 @@
-"""What notebooks show of explanations and results: HTML of bounded size, every text escaped."""
+"""HTML of explanations and results in notebooks: of bounded size, every text escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arrays a batch's results are written to: the caller's where `out` names them, else new."""
+"""Output arrays of a batch: the caller's where `out` names them, else new."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ _AS_GIVEN = ("labels", "row_weights", "target_indices", "vectors")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """How batches of one form are evaluated.
+    """Plan of the evaluation of all batches of one layout.
 
     Attributes:
         outputs: what is written: the loss, and what was asked for.
@@ -307,7 +307,7 @@ def _inv_temperature(temperature: float, computed: np.dtype[Any]) -> tuple[float
 
 @dataclass(frozen=True, eq=False)
 class _Spread:
-    """What smoothing adds to each class: `mass` times the class's weight."""
+    """Mass that smoothing adds to each class: `mass` times the class's weight."""
 
     mass: float
     class_weights: Weights

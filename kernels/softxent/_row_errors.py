@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a batch, told by name: from the kernels' numbers to exceptions."""
+"""Row errors: exceptions from the codes that kernels write for each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each tensor of a batch, from what the caller passed to an array of the shape and dtype wanted."""
+"""Conversion of each tensor of a batch to the shape and dtype that kernels read."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ NO_MASK = np.empty(0, np.uint8)
 
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     """Return a tensor as an array, without a copy where its memory can be seen."""
+    if isinstance(value, np.ma.MaskedArray):
+        return _unmasked(name, value)
     if isinstance(value, np.ndarray):
         return value
     try:
@@ -32,6 +34,18 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     # An empty list says nothing of its type; NumPy takes it for floats.
     is_empty = array.size == 0 and name in ("labels", "target_indices")
     return array.astype(np.int64) if is_empty and array.dtype == np.float64 else array
+
+
+def _unmasked(name: str, array: np.ma.MaskedArray[Any, Any]) -> npt.NDArray[Any]:
+    """Return the values of a masked array none of which is masked: they would count as the rest."""
+    masked = int(np.ma.getmaskarray(array).sum())
+    if masked:
+        raise TensorError(
+            f"{name} are a masked array, {masked} of whose values are masked; pass filled values,"
+            " with class_mask for classes that take no part and ignore_index for rows",
+            field=name,
+        )
+    return np.ma.getdata(array)
 
 
 def as_logits(logits: npt.NDArray[Any]) -> Floats:

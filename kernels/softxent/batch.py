@@ -1,4 +1,4 @@
-"""From whatever the caller passed to a checked batch: shapes, dtypes and contiguity settled."""
+"""Batch: arrays whose shapes, dtypes and contiguity are checked."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _TARGETS = frozenset({"labels", "target_probabilities", "target_indices"})
 
 
 class Layout(NamedTuple):
-    """What a plan depends on: all of a batch but its rows and values.
+    """Layout of a batch, from which a plan follows: all but its rows and values.
 
     Attributes:
         dtype: of the logits.

@@ -1,4 +1,4 @@
-"""Which options go with which batch: what does not apply is refused by name, never ignored."""
+"""Compatibility of options and batches: what does not apply is refused, never ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dtypes of logits: their names, and what they are computed in."""
+"""Dtypes of logits: their names, and the dtypes they are computed in."""
 
 from __future__ import annotations
 

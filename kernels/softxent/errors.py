@@ -1,4 +1,4 @@
-"""What can be wrong with a call, as a tree of exceptions.
+"""Exceptions of the library, as one tree.
 
     SoftxentError
     ├── InputError (ValueError)      what the caller passed cannot be evaluated
@@ -47,7 +47,7 @@ class SoftxentError(Exception):
 
 
 class InputError(SoftxentError, ValueError):
-    """What the caller passed cannot be evaluated."""
+    """Arguments that cannot be evaluated."""
 
     slug = "invalid-input"
 

@@ -1,4 +1,4 @@
-"""What can be evaluated: the tensors, options and outputs of each evaluation, in one table."""
+"""Evaluations: the tensors, options and outputs of each, in one table."""
 
 from __future__ import annotations
 

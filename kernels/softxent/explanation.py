@@ -43,7 +43,7 @@ _SMALLEST_NORMAL = float(np.finfo(np.float64).smallest_normal)
 
 @dataclass(frozen=True, eq=False)
 class StableForm:
-    """What the stable forms are made of, under the symbols of `docs/derivation.md`.
+    """Intermediates of the stable forms, under the symbols of `docs/derivation.md`.
 
     Attributes:
         m: the largest logit.

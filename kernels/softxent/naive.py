@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class NaiveForm:
-    """What the textbook forms give in one dtype; any number may be NaN or infinite.
+    """Results of the textbook forms in one dtype; any number may be NaN or infinite.
 
     Attributes:
         softmax_out: [C], exp(x) / sum(exp(x)), without taking the maximum out first.

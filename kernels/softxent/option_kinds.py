@@ -1,4 +1,4 @@
-"""What kinds of value options have: how each is checked, read from text and described."""
+"""Kinds of option values: validation, reading from text, JSON schema."""
 
 from __future__ import annotations
 

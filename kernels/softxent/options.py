@@ -1,4 +1,4 @@
-"""The options of an evaluation: one frozen record, checked when it is made.
+"""Options of an evaluation: one frozen record, validated when it is made.
 
 Each option has the same name as a keyword, a query parameter and a command-line flag.
 `Options.from_text` reads the textual form ("none" is the word for null, lists are separated by
@@ -55,7 +55,7 @@ class OptionKeywords(ProductKeywords, total=False):
 
 
 class SoftmaxKeywords(TypedDict, total=False):
-    """Those of them that concern logits alone."""
+    """Options that concern logits alone."""
 
     softcap: float | None
     temperature: float
@@ -64,7 +64,7 @@ class SoftmaxKeywords(TypedDict, total=False):
 
 
 class Declared(NamedTuple):
-    """What an option is: the kind of its values, and a sentence."""
+    """Declaration of an option: the kind of its values, and a sentence."""
 
     kind: Kind
     sentence: str
@@ -79,7 +79,7 @@ _SHARE, _POSITIVE = Number(least=0, most=1), Number(above=0)
 
 @dataclass(frozen=True)
 class Options:
-    """How a batch is evaluated.
+    """Options of the evaluation of a batch.
 
     Attributes:
         outputs: what is computed, each once; see `softxent.evaluations`.

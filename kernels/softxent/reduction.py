@@ -1,4 +1,4 @@
-"""From the exact sums of a batch to its reduced loss; no kernels, so that clients do it too."""
+"""Reduction of exact sums to a loss; without kernels, so that clients share it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,15 @@ def mean_divisor(options: Options, weight_sum: float, count: int) -> float:
     return divisor
 
 
-def refuse_weights_out_of_range(batch: Batch, options: Options, divisor: float) -> None:
+def refuse_weights_out_of_range(
+    batch: Batch, options: Options, divisor: float, weight_sum: float
+) -> None:
     """Refuse weights and scale with which a mean is lost in its rows, though it may be any number.
 
     The same holds for a denominator that no derivative can be divided by.
+
+    Args:
+        weight_sum: of the rows that count; infinite where it is not known.
 
     Raises:
         WeightError, OptionError: they are too small, or the weights add up to too much.
@@ -59,10 +64,8 @@ def refuse_weights_out_of_range(batch: Batch, options: Options, divisor: float) 
     elif not SMALLEST_NORMAL <= divisor < math.inf:
         size = "less than the smallest normal" if divisor < 1 else "more than the largest"
         raise _out_of_range(batch, f"the weights of the rows add up to {size} float64")
-    factor, smallest = _largest_factor(batch, options), _SMALLEST_FACTORS[batch.computed.itemsize]
-    if options.denominator is None and options.mean_over == "weights":
-        # No row that counts weighs more than all of them; one that is ignored may.
-        factor = min(factor, _as_float(Fraction(divisor) * Fraction(abs(options.scale))))
+    factor = _largest_factor(batch, options, weight_sum)
+    smallest = _SMALLEST_FACTORS[batch.computed.itemsize]
     if 0 < factor < smallest:
         raise _out_of_range(
             batch,
@@ -82,12 +85,21 @@ def _refuse_denominator(options: Options, denominator: float) -> None:
         )
 
 
-def _largest_factor(batch: Batch, options: Options) -> float:
-    """Return the largest factor that a row's loss may have; 0 where there is none."""
-    weights = (batch.row_weights, batch.class_weights)
-    largest = [Fraction(float(w.max())) for w in weights if w.size]
-    # In fractions, so that the product does not underflow itself.
-    return _as_float(math.prod(largest, start=Fraction(abs(options.scale))))
+def _largest_factor(batch: Batch, options: Options, weight_sum: float) -> float:
+    """Return the largest factor that the loss of a row that counts may have; 0 where there is none.
+
+    None of them weighs more than all; of those that do not count, one may.
+    """
+    # In fractions, so that no product underflows itself.
+    row, of_class = (
+        Fraction(float(weights.max())) if weights.size else Fraction(1)
+        for weights in (batch.row_weights, batch.class_weights)
+    )
+    largest = row * of_class
+    if math.isfinite(weight_sum):
+        # The weights of classes are in the sum, but for a soft target, which is of no one class.
+        largest = min(largest, Fraction(weight_sum) * (of_class if batch.is_soft else 1))
+    return _as_float(largest * Fraction(abs(options.scale)))
 
 
 def _as_float(factor: Fraction) -> float:

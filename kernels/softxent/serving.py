@@ -1,4 +1,4 @@
-"""What a service needs beside the functions: evaluation by name and in turns, and machine code."""
+"""Functions for services: evaluation by name and in time slices, and machine code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client for asyncio, which differs from the other in how it sends and waits."""
+"""Client for asyncio; it differs from the other in how it sends and waits."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _sending(url: httpx.URL, given: httpx.AsyncBaseTransport | None) -> httpx.As
 
 
 class _AsyncWholeAnswers(httpx.AsyncBaseTransport):
-    """Does what the other client's `_WholeAnswers` does."""
+    """Asynchronous form of the other client's `_WholeAnswers`."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport

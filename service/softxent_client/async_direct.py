@@ -94,7 +94,7 @@ class AsyncDirectTransport(httpx.AsyncBaseTransport):
 
 
 class _Pool:
-    """What one event loop has of connections."""
+    """Connections of one event loop."""
 
     def __init__(self) -> None:
         self.places = asyncio.Semaphore(CONNECTIONS)

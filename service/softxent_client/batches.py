@@ -173,7 +173,7 @@ def in_parts(form: Form, request: Request, limit: int) -> Steps:
     evaluation, batch, options = request
     count, weight_sum = _weigh(batch, options)
     divisor = mean_divisor(options, weight_sum, count)
-    refuse_weights_out_of_range(batch, options, divisor)
+    refuse_weights_out_of_range(batch, options, divisor, weight_sum)
     merged: dict[str, Array] = {}
     for rows, body in _parts(form, request, slice(0, batch.rows), limit):
         for asked in _requests(request, divisor):

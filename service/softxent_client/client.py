@@ -201,7 +201,7 @@ def _sending(url: httpx.URL, given: httpx.BaseTransport | None) -> httpx.BaseTra
 
 
 class _WholeAnswers(httpx.BaseTransport):
-    """Reads the body of an answer where the retries see it end too early."""
+    """Reader of whole answers, below the retries, so that they see a body that ends too early."""
 
     def __init__(self, transport: httpx.BaseTransport) -> None:
         self._transport = transport

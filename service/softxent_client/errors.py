@@ -1,4 +1,4 @@
-"""What can go wrong between the client and the service, beside what the library itself refuses.
+"""Errors of a client, beside those of the library.
 
 SoftxentError
 ├── ForkError (RuntimeError)     a client of the parent process that a forked child cannot use

@@ -1,4 +1,4 @@
-"""Reader of one HTTP/1.1 answer: told where bytes go and how many came, and nothing that waits.
+"""Reader of one HTTP/1.1 response, without input or output of its own.
 
 It is stricter than RFC 9112 asks of a client. An answer that two readers could understand in two
 ways is refused, and its connection is closed.

@@ -1,4 +1,4 @@
-"""Jobs of a service: submitted, shown, listed, watched, cancelled."""
+"""Client of jobs: submission, list, state, events and cancellation."""
 
 from __future__ import annotations
 
@@ -102,15 +102,15 @@ class Jobs:
         """Cancel a job that is queued or running, and return it."""
         return self._ask("POST", f"{_job_path(job_id)}/cancel")
 
-    def watch(self, job_id: str, *, patience: float = 60.0) -> Iterator[Json]:
+    def watch(self, job_id: str, *, reconnect_seconds: float = 60.0) -> Iterator[Json]:
         """Yield a job as it is, and again whenever there is news, until it has ended.
 
         Args:
-            patience: seconds for which the service may be unreachable.
+            reconnect_seconds: seconds for which the service may be unreachable.
 
         Raises:
             ServiceError: the service refuses, or sends what is no job.
-            ServiceUnavailableError: the service sent no event for `patience` seconds.
+            ServiceUnavailableError: the service sent no event for `reconnect_seconds` seconds.
             ForkError: a forked child goes on with its parent's iterator.
         """
         last, reached = "", time.monotonic()
@@ -128,7 +128,7 @@ class Jobs:
                 if error.status != 503:
                     raise
                 ended = error
-            if time.monotonic() - reached > patience:
+            if time.monotonic() - reached > reconnect_seconds:
                 raise ended
             time.sleep(RECONNECT_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Requests and answers as values: what is sent, what came back, and nothing that sends."""
+"""Requests and answers as values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the synchronous and the asynchronous client share: everything that does not wait.
+"""Code that the synchronous and the asynchronous client share: everything that does not wait.
 
 A method is a generator that yields a call, is handed its answer and returns the result, so that
 the two clients differ only in how they send one call.
@@ -65,7 +65,7 @@ def retry_policy(retries: int) -> Retry:
 
 
 class Bearer(httpx.Auth):
-    """Sends a key; it stands in no header of the client's own, which its repr or a log may show."""
+    """Key of a client; no header of the client holds it, which its repr or a log may show."""
 
     def __init__(self, key: str) -> None:
         """Take a key.
@@ -84,7 +84,7 @@ class Bearer(httpx.Auth):
 
 
 class Shared:
-    """What both clients do without waiting: which calls a method makes, what their answers mean."""
+    """Base of both clients: the calls that a method makes, and the meaning of their answers."""
 
     def __init__(
         self, url: httpx.URL, encoding: Encoding, key: str | None, timeout: Timeout

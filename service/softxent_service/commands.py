@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 import softxent
 from softxent_service.keys import KeysError, new_key
-from softxent_service.machine import tell_numba
+from softxent_service.runtime_tuning import tell_numba
 from softxent_service.settings import ENV_PREFIX, Settings
 
 app = typer.Typer(
@@ -87,6 +87,14 @@ CLIENT_VARIABLES = ("SOFTXENT_KEY", "SOFTXENT_KEY_FILE", "SOFTXENT_URL")
 """What commands that call a service read of the environment."""
 
 
+RENAMED = {
+    "SOFTXENT_CALLS": "SOFTXENT_MAX_CONCURRENT_CALLS",
+    "SOFTXENT_KERNELS": "SOFTXENT_MAX_CONCURRENT_KERNELS",
+    "SOFTXENT_QUEUE": "SOFTXENT_MAX_QUEUED_CALLS",
+}
+"""Settings by the names that they had before."""
+
+
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     """Refuse variables that look like settings and are none: a limit that is misspelt is no limit.
 
@@ -99,6 +107,8 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
             continue
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.75)
         meant = f"; did you mean {close[0]}?" if close else ""
+        if name.upper() in RENAMED:
+            meant = f"; it is called {RENAMED[name.upper()]} now"
         if re.search(r"_(SERVICE_|PORT_\d+_)", name):
             meant = "; Kubernetes sets it for a Service: enableServiceLinks: false ends that"
         raise typer.BadParameter(f"the environment variable {name} is no setting{meant}")
@@ -150,7 +160,7 @@ def info(settings: Settings) -> None:
     """Show versions, numerics, threading and limits that hold here."""
     tell_numba(os.environ, settings.threads)
     from softxent_service.http.readiness import KernelsError
-    from softxent_service.report import report
+    from softxent_service.info import report
 
     try:
         lines = report(settings)

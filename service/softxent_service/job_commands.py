@@ -17,7 +17,7 @@ from softxent.errors import SoftxentError
 from softxent_service.commands import app
 from softxent_service.explain_command import explain
 from softxent_service.job_flags import line_of, takes, takes_job
-from softxent_service.machine import tell_numba
+from softxent_service.runtime_tuning import tell_numba
 from softxent_service.settings import Settings
 
 __all__ = ["app", "explain"]
@@ -35,15 +35,15 @@ def evaluate(specification: Any, settings: Settings) -> None:
     array has changed since, and shows the totals of a result that is finished.
     """
     tell_numba(os.environ, settings.threads)
-    from softxent_service.jobs import console
+    from softxent_service.jobs import local_run
     from softxent_service.jobs.cluster import Cluster
     from softxent_service.jobs.engine import StoppedError
     from softxent_service.jobs.failure import JobFailedError
 
-    job = console.accept_anywhere(specification, settings.block_bytes)
+    job = local_run.accept_anywhere(specification, settings.block_bytes)
     try:
         with Cluster(settings.dask_scheduler, settings.threads) as cluster:
-            attributes = console.evaluate(job, cluster)
+            attributes = local_run.evaluate(job, cluster)
     except JobFailedError as failure:
         sys.exit(line_of(failure.problem))
     except StoppedError:

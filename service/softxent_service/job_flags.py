@@ -103,7 +103,7 @@ def _with_flags(
 
 
 def _specification(given: dict[str, Any]) -> Any:
-    from softxent_service.jobs.console import url_of
+    from softxent_service.jobs.local_run import url_of
     from softxent_service.jobs.specification import JOB, Specification
 
     pairs = [(name, given[name]) for name in JOB.options if given[name] is not None]

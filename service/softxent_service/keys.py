@@ -1,4 +1,4 @@
-"""Keys that let clients in: how they are made, kept, and told apart.
+"""Keys of clients: their generation, storage and comparison.
 
 A key is 32 random bytes. What is kept of it is one SHA-256: a slow hash protects what can be
 guessed, and of 2^256 keys none can. Digests are compared by `hmac.compare_digest`, each with every
@@ -39,7 +39,7 @@ class KeysError(ValueError):
 
 @dataclass(frozen=True)
 class Key:
-    """What is kept of a key: who has it, what it is good for, its digest."""
+    """Stored key: its name, its scopes, its digest."""
 
     name: str
     scopes: frozenset[str]

@@ -1,4 +1,4 @@
-"""What can be set from outside: one declaration for flags, environment and documentation."""
+"""Settings: one declaration for flags, environment and documentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from softxent_client.wire import Limits
-from softxent_service.machine import processors
+from softxent_service.runtime_tuning import processors
 
 ENV_PREFIX = "SOFTXENT_"
 
@@ -47,7 +47,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Settings(BaseSettings):
-    """How the service runs; each field is a flag of `serve` and a variable `SOFTXENT_...`."""
+    """Settings of the service; each field is a flag of `serve` and a variable `SOFTXENT_...`."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
@@ -84,16 +84,18 @@ class Settings(BaseSettings):
         le=1024,
         description="Kernel threads, divided among the workers.",
     )
-    kernels: int = Field(
+    max_concurrent_kernels: int = Field(
         default=1, ge=1, description="Large batches that are inside a kernel at one time."
     )
-    calls: int = Field(
+    max_concurrent_calls: int = Field(
         default=8, ge=1, description="Large calls decoded, evaluated in turns or encoded at a time."
     )
     connections: int = Field(
         default=4096, ge=1, description="Most open connections; further ones are refused."
     )
-    queue: int = Field(default=256, ge=0, description="Most large calls that wait for their time.")
+    max_queued_calls: int = Field(
+        default=256, ge=0, description="Most large calls that wait for their time."
+    )
     memory_bytes: int = Field(
         default=2 << 30,
         ge=1 << 20,

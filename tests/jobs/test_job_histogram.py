@@ -13,11 +13,11 @@ from job_support import accepted, attributes_of, batch, run, save
 
 import softxent
 from softxent_service.jobs import engine
+from softxent_service.jobs.block_result import Tally
 from softxent_service.jobs.cluster import Cluster
 from softxent_service.jobs.engine import StoppedError
 from softxent_service.jobs.histogram import BINS, Histogram, edge
 from softxent_service.jobs.progress import Progress
-from softxent_service.jobs.tally import Tally
 
 EDGES = [2.0**power * quarter / 4 for power in range(-32, 24) for quarter in (4, 5, 6, 7)]
 """What the document says: four equally wide bins between two powers of 2."""

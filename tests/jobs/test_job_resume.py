@@ -19,6 +19,7 @@ from job_support import accepted, batch, begun, read, run, save
 
 import softxent
 from softxent_service.jobs import engine
+from softxent_service.jobs.block_result import Finished, Tally
 from softxent_service.jobs.cluster import Cluster
 from softxent_service.jobs.engine import StoppedError
 from softxent_service.jobs.errors import NumericsError, OutputInUseError, StorageError
@@ -27,7 +28,6 @@ from softxent_service.jobs.histogram import Histogram
 from softxent_service.jobs.job import Job
 from softxent_service.jobs.progress import Progress
 from softxent_service.jobs.result import Result
-from softxent_service.jobs.tally import Finished, Tally
 
 ROWS, CLASSES, BLOCK = 400, 20, 10
 

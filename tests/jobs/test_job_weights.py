@@ -46,6 +46,18 @@ def test_weights_that_vanish_in_every_row_are_refused(
     assert told["rows"] == [17]
 
 
+def test_a_heavy_row_that_is_ignored_hides_no_lost_mean(tmp_path: Path, cluster: Cluster) -> None:
+    given = weighted(1e-40)
+    given["labels"][17], given["row_weights"][17] = -100, 1.0
+    call: dict[str, Any] = {"reduction": "mean", "mean_over": "rows"}
+    save(tmp_path, given)
+    with pytest.raises(softxent.WeightError, match="losses lose digits"):
+        softxent.cross_entropy(**given, outputs="loss", **call)
+    with pytest.raises(JobFailedError) as job:
+        run(accepted(tmp_path, BLOCK * CLASSES * 4, outputs=["loss"], **call), cluster)
+    assert "losses lose digits" in job.value.problem["detail"]
+
+
 @pytest.mark.parametrize("outputs", [["loss"], ["loss", "gradient"]])
 def test_weights_that_add_up_to_more_than_float64_are_refused(
     tmp_path: Path, cluster: Cluster, outputs: list[str]

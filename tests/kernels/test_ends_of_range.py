@@ -123,6 +123,28 @@ def test_a_mean_whose_rows_underflow_is_refused(dtype: Any, over: str) -> None:
     assert wide.loss == pytest.approx(math.log(3), rel=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("hidden", ["row", "class"])
+def test_a_weight_that_does_not_count_hides_no_lost_mean(dtype: Any, hidden: str) -> None:
+    """A mean over rows divides by their number: a row that is ignored weighs nothing in it."""
+    x = np.zeros((3, 4), dtype)
+    call: dict[str, Any] = {"reduction": "mean", "mean_over": "rows", "ignore_index": -1}
+    weights = {"row": [1e-46, 1e-47, 1.0], "class": [1e-46, 1e-47, 1.0, 1.0]}[hidden]
+    field = f"{hidden}_weights"
+    says = f"multiply {field} by a power of two"
+    refused(WeightError, field, says, x, [0, 1, -1], **{field: weights}, **call)
+    del call["mean_over"]
+    refused(WeightError, field, says, x, [0, 1, -1], denominator=7, **{field: weights}, **call)
+
+
+def test_class_weights_that_lift_a_soft_target_keep_its_mean() -> None:
+    """Classes weigh inside a soft target, and are not in the sum that divides it."""
+    x, target = np.zeros((2, 2), np.float32), np.full((2, 2), 0.5)
+    call: dict[str, Any] = {"row_weights": [1e-33, 1e-33], "class_weights": [1e10, 1e10]}
+    loss = cross_entropy(x, target_probabilities=target, reduction="mean", **call).loss
+    assert loss == pytest.approx(1e10 * math.log(2), rel=1e-6)
+
+
 def test_a_float64_mean_whose_factors_underflow_is_refused() -> None:
     x = np.zeros((1, 3))
     call: dict[str, Any] = {"scale": 1e-200, "reduction": "mean", "denominator": 1e-300}
@@ -269,6 +291,13 @@ def test_replaced_logits_are_not_asked_for_the_cause() -> None:
     x = np.array([[1.0, math.nan]])
     says = "in row 0 a logit is NaN or infinite, or its loss is beyond float64"
     refused(NonFiniteError, "logits", says, x, [0], out={"gradient": x})
+
+
+def test_no_softmax_is_blamed_on_weights() -> None:
+    x = np.array([[1.0, math.nan]])
+    says = "1 row has no softmax: in row 0 a logit is NaN or Infinity, or all of them are -Infinity"
+    with pytest.raises(NonFiniteError, match=says):
+        softmax(x, out=x)
 
 
 @pytest.mark.parametrize("softcap", [1e200, 1e300, 1e305, 1e307, float(np.finfo(float).max)])

@@ -270,3 +270,23 @@ def test_integer_logits_are_taken_as_float64(dtype: str) -> None:
     assert found.gradient is not None
     assert found.gradient.tobytes() == wanted.gradient.tobytes()  # type: ignore[union-attr]
     assert found.loss_sum == wanted.loss_sum
+
+
+@pytest.mark.parametrize("name", ["logits", "labels", "row_weights", "class_weights"])
+def test_values_that_a_mask_hides_are_refused(name: str) -> None:
+    """They would be evaluated like the rest; arrays that hide none are taken as they are."""
+    call: dict[str, Any] = {
+        "logits": X,
+        "labels": Y,
+        "row_weights": np.ones(4),
+        "class_weights": np.ones(3),
+    }
+    plain: Any = cross_entropy(**call).loss
+    masked = np.ma.array(call[name], mask=False)
+    loss: Any = cross_entropy(**{**call, name: masked}).loss
+    assert np.array_equal(loss, plain)
+    masked[1] = np.ma.masked
+    hidden = 3 if name == "logits" else 1
+    with pytest.raises(TensorError, match=f"{name} are a masked array, {hidden} of") as caught:
+        cross_entropy(**{**call, name: masked})
+    assert caught.value.field == name

@@ -16,7 +16,7 @@ from bit_cases import BATCHES, golden, hashes, option_sets, ways
 from bit_targets import NAMES
 
 import softxent
-from softxent_service.machine import tell_numba
+from softxent_service.runtime_tuning import tell_numba
 
 PROGRAM = Path(__file__).with_name("bit_cases.py")
 AGAIN = f"If they are meant to: raise NUMERICS_VERSION, then `python {PROGRAM.name} --write`."

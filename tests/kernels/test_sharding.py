@@ -182,6 +182,15 @@ def test_columns_must_lie_within_the_classes() -> None:
         assert caught.value.field == "first_class"
 
 
+@pytest.mark.parametrize("name", ["first_class", "classes"])
+@pytest.mark.parametrize("value", [3.0, "3", True, None])
+def test_places_of_columns_must_be_integers(name: str, value: Any) -> None:
+    places: dict[str, Any] = {"first_class": 0, "classes": TILE + 10, name: value}
+    with pytest.raises(TensorError, match=f"{name} must be an integer, not {value!r}") as caught:
+        class_partials(X, Y, **places)
+    assert caught.value.field == name
+
+
 def test_what_cannot_be_sharded_is_refused() -> None:
     more: list[tuple[str, dict[str, Any]]] = [
         ("smoothing", {"label_smoothing": 0.1, "smoothing": "others"}),

@@ -16,7 +16,7 @@ ROWS, CLASSES = 2_100, 5_000
 OUTPUTS = ("loss", "gradient", "entropy", "prediction")
 
 
-class Turns:
+class TimeSlices:
     """Counts turns; more than `most` are refused."""
 
     def __init__(self, most: float = np.inf) -> None:
@@ -47,7 +47,7 @@ def tensors() -> dict[str, Any]:
 def test_a_large_batch_is_evaluated_in_turns_to_the_same_bits(
     tensors: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    turns = Turns()
+    turns = TimeSlices()
     results = evaluate(tensors, Options.from_keywords({"outputs": OUTPUTS, **options}), turn=turns)
     # One to weigh the rows, the others to evaluate them.
     assert turns.taken > ROWS * CLASSES / TURN_ELEMENTS
@@ -64,7 +64,7 @@ def test_a_large_batch_is_evaluated_in_turns_to_the_same_bits(
 
 
 def test_a_turn_that_is_refused_ends_the_evaluation(tensors: dict[str, Any]) -> None:
-    turns = Turns(most=2)
+    turns = TimeSlices(most=2)
     with pytest.raises(TimeoutError):
         evaluate(tensors, Options.from_keywords({}), turn=turns)
     assert turns.taken == 2
@@ -72,7 +72,7 @@ def test_a_turn_that_is_refused_ends_the_evaluation(tensors: dict[str, Any]) -> 
 
 
 def test_a_small_batch_is_one_turn(tensors: dict[str, Any]) -> None:
-    turns = Turns()
+    turns = TimeSlices()
     small = {name: None if value is None else value[:3] for name, value in tensors.items()}
     evaluate(small, Options.from_keywords({}), turn=turns)
     assert turns.taken == 1

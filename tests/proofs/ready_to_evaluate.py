@@ -10,8 +10,6 @@ import io
 
 import numpy as np
 
-import softxent_service.jobs.console
-import softxent_service.jobs.engine  # noqa: F401
 from softxent import Options
 from softxent.blockwise.rows import evaluate_part
 from softxent_service.job_commands import app

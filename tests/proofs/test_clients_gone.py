@@ -84,7 +84,7 @@ def test_nothing_stays_of_clients_that_are_gone(
     start: Callable[..., Service], service_url: str, transport: str
 ) -> None:
     flags = (f"--transport={transport}", f"--memory-bytes={CEILING}", "--kept-bytes=0")
-    service = start(*flags, "--calls=1")
+    service = start(*flags, "--max-concurrent-calls=1")
     url = warmed(service)
     small, bulk = (bulk_call(service_url, rows) for rows in (32, 4_000))
     nearly_all = bulk_call(service_url, CEILING * 15 // 16 // 4_100)

@@ -33,9 +33,9 @@ from service_support import (
 )
 
 from softxent import cross_entropy
-from softxent_service.http.admission import Patience, Turns
 from softxent_service.http.app import create_app
 from softxent_service.http.errors import DeadlineError
+from softxent_service.http.limits.concurrency import Deadline, TimeSlices
 from softxent_service.http.readiness import Readiness
 from softxent_service.settings import Settings
 
@@ -256,19 +256,19 @@ def test_a_client_that_is_gone_costs_no_further_turn() -> None:
 
 
 def test_turns_go_in_order_and_past_those_that_gave_up() -> None:
-    turns, order = Turns(1), list[str]()
+    turns, order = TimeSlices(1), list[str]()
     inside = threading.Event()
     leave = threading.Event()
 
     def hold() -> None:
-        with turns.take(Patience.of(60)):
+        with turns.take(Deadline.of(60)):
             inside.set()
             leave.wait()
             order.append("first")
 
     def wait(name: str, seconds: float) -> None:
         try:
-            with turns.take(Patience.of(seconds)):
+            with turns.take(Deadline.of(seconds)):
                 order.append(name)
         except DeadlineError:
             order.append(f"{name} gave up")
@@ -288,7 +288,7 @@ def test_turns_go_in_order_and_past_those_that_gave_up() -> None:
 
 
 def test_small_calls_are_answered_while_large_ones_wait(start: Callable[..., Any]) -> None:
-    service = start("--port=0", "--calls=2", "--queue=50")
+    service = start("--port=0", "--max-concurrent-calls=2", "--max-queued-calls=50")
     url = service.ready_url()
     body, gradient = bulk(8_000)
     with ThreadPoolExecutor(6) as clients:

@@ -46,7 +46,7 @@ def test_thirty_two_clients_of_eight_parallel_kernels(
         return right
 
     # Two threads of a kernel even where there is one core.
-    with running_service("--kernels=8", "--threads=2") as url:
+    with running_service("--max-concurrent-kernels=8", "--threads=2") as url:
         with ThreadPoolExecutor(CLIENTS) as pool:
             right = list(pool.map(ask, range(CLIENTS)))
         with Client(url) as client:

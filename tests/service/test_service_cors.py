@@ -9,7 +9,7 @@ import pytest
 from service_support import GOOD, JSON, PATH
 
 from conftest import running_service
-from softxent_service.http.cors import SHOWN, TAKEN
+from softxent_service.http.middleware.cors import SHOWN, TAKEN
 from softxent_service.keys import new_key
 
 PAGE = "https://page.example"

@@ -20,9 +20,9 @@ from softxent.errors import SoftxentError
 from softxent.options import MeanOver, Tail
 from softxent_client import wire
 from softxent_service.http import errors as http_errors
-from softxent_service.http.openapi import EVALUATION, REFUSALS
+from softxent_service.http.openapi.document import EVALUATION, REFUSALS
 from softxent_service.http.problems import STATUSES, status_of
-from softxent_service.machine import processor_level, processors, tell_numba
+from softxent_service.runtime_tuning import processor_level, processors, tell_numba
 from softxent_service.settings import Settings
 from softxent_service.telemetry.record import CUT_STATUS
 
@@ -223,6 +223,7 @@ def test_flag_out_of_range_is_named(threads: str) -> None:
         ("softxent_tiemout_seconds", "did you mean SOFTXENT_TIMEOUT_SECONDS?"),
         ("SOFTXENT_SERVICE_HOST", "enableServiceLinks: false"),
         ("SOFTXENT_PORT_8000_TCP_ADDR", "enableServiceLinks: false"),
+        ("SOFTXENT_QUEUE", "it is called SOFTXENT_MAX_QUEUED_CALLS now"),
         ("SOFTXENT_COLOUR", "is no setting"),
     ],
 )

@@ -20,8 +20,8 @@ from service_support import BINARY, assert_problem, binary
 from softxent import OUTPUTS
 from softxent_client.wire.schema import DTYPES
 from softxent_service.http.app import create_app
-from softxent_service.http.fixtures import FOLDER, Fixture, load_index
 from softxent_service.http.readiness import Readiness
+from softxent_service.http.routes.fixtures import FOLDER, Fixture, load_index
 from softxent_service.settings import Settings
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs/fixtures.md").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def test_a_deadline_ends_the_reading_of_inference_requests(service_url: str) -> 
 
 
 def test_a_stop_ends_reading(start: Callable[..., Service]) -> None:
-    service = start("--shutdown-seconds=0", "--calls=2")
+    service = start("--shutdown-seconds=0", "--max-concurrent-calls=2")
     url = service.ready_url()
     body = JSON_BODIES["words"](31 * MIB)
     callers = [threading.Thread(target=_post_and_forget, args=(url, body)) for _ in range(2)]

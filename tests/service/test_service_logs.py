@@ -19,8 +19,8 @@ from service_support import BINARY, GOOD, PATH, batch, binary, connect, post
 
 from conftest import free_port
 from service_process import COMMAND, Service
-from softxent_service.telemetry.lines import MOST_WAITING, Lines
 from softxent_service.telemetry.record import Record
+from softxent_service.telemetry.request_log import MOST_WAITING, Lines
 
 Start = Callable[..., Service]
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service_process import Service
-from softxent_service.http.page import FOLDER, INDEX, POLICY, accepts_gzip, page_files
+from softxent_service.http.routes.page import FOLDER, INDEX, POLICY, accepts_gzip, page_files
 
 PLAIN = {"accept-encoding": "identity"}
 ZIPPED = {"accept-encoding": "gzip"}
@@ -21,10 +21,39 @@ FILES = sorted(f"/web/{name}" for name in page_files().keys() - {INDEX})
 
 def test_the_index_names_its_files_by_relative_urls() -> None:
     index = (FOLDER / "index.html").read_text(encoding="utf-8")
-    named = set(re.findall(r'(?:src|href)="(?!data:)([^"]+)"', index))
+    named = set(re.findall(r'(?:src|href)="(?!data:|#)([^"]+)"', index))
     assert named <= {path.removeprefix("/") for path in FILES} | {"docs"}
-    assert len(named) == 3
+    assert {name.rpartition(".")[2] for name in named} == {"docs", "css", "js", "txt"}
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", index)
+
+
+def first_scripts() -> set[str]:
+    """Return the scripts that the index names: those that the first view needs."""
+    index = (FOLDER / "index.html").read_text(encoding="utf-8")
+    return set(re.findall(r'="web/([^"]+\.js)"', index))
+
+
+def test_the_index_names_every_script_that_the_first_view_imports() -> None:
+    """A script that only another one names is asked for a round trip later."""
+    imports = re.compile(r'(?:from|import) ?"\./([^"]+)"')
+    found = {
+        name
+        for script in first_scripts()
+        for name in imports.findall((FOLDER / script).read_text(encoding="utf-8"))
+    }
+    assert found
+    assert found < first_scripts()
+
+
+@pytest.mark.parametrize(
+    ("scripts", "size", "compressed_size"),
+    [(first_scripts(), 50_000, 20_000), ({p.name for p in FOLDER.glob("*.js")}, 155_000, 64_000)],
+    ids=["first view", "all"],
+)
+def test_scripts_stay_small(scripts: set[str], size: int, compressed_size: int) -> None:
+    files = [page_files()[name] for name in scripts]
+    assert sum(len(file.content) for file in files) < size
+    assert sum(len(file.compressed) for file in files) < compressed_size
 
 
 def test_the_manifest_names_what_is_there() -> None:

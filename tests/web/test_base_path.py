@@ -10,7 +10,7 @@ from chromium import Open
 from playwright.sync_api import expect
 
 from service_process import Service
-from softxent_service.http.page import POLICY
+from softxent_service.http.routes.page import POLICY
 
 
 @pytest.fixture(scope="module")

@@ -116,6 +116,30 @@ def test_a_service_that_was_killed_is_said_and_the_page_recovers(
     expect(page.get_by_text(SAYS_NOTHING)).to_have_count(0)
 
 
+def test_a_view_that_cannot_be_loaded_is_said_and_comes_later(
+    open_page: Open, start: Start
+) -> None:
+    port = free_port()
+    first = start(f"--port={port}")
+    page = opened(open_page, first.ready_url()).page
+    expect(page.locator("[data-loss]")).to_be_visible()
+    first.process.kill()
+    first.process.wait()
+    page.get_by_role("link", name="Playground").click()
+    expect(page.get_by_role("alert")).to_have_text(SAYS_NOTHING)
+    start(f"--port={port}").url()
+    expect(page.locator("textarea")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(SAYS_NOTHING)).to_have_count(0)
+
+
+def test_a_view_of_another_release_is_said(open_page: Open, service_url: str) -> None:
+    page = opened(open_page, service_url).page
+    # What a service answers whose files have other names.
+    page.route("**/web/view-*", lambda route: route.fulfill(status=404))
+    page.get_by_role("link", name="Jobs").click()
+    expect(page.get_by_role("alert")).to_contain_text("Load the page again.")
+
+
 def test_a_service_that_compiles_says_so_and_derives_already(
     open_page: Open, start: Start, tmp_path: Path
 ) -> None:

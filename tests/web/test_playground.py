@@ -144,6 +144,20 @@ def test_every_kind_of_file_gives_the_library_s_digits(
     assert shown == pytest.approx(float(wanted.gradient[1, 3]), rel=1e-7)
 
 
+def safetensors(members: Any) -> bytes:
+    """Return a file with a header that the library would not write, and 8 bytes of data."""
+    header = json.dumps(members).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(8)
+
+
+def entry(**members: Any) -> bytes:
+    right = {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]}
+    return safetensors({"logits": right | members})
+
+
+NO_ENTRY = "gives the tensor “logits” no dtype, shape and data_offsets of whole numbers."
+
+
 def wrong() -> dict[str, tuple[bytes, str]]:
     good = npy(LOGITS)
     tensors = save({"logits": LOGITS})
@@ -158,6 +172,13 @@ def wrong() -> dict[str, tuple[bytes, str]]:
             "The file ends inside the tensor “logits”: it was cut off.",
         ),
         "h.safetensors": (tensors[:40], "The safetensors file ends inside its header"),
+        "null.safetensors": (safetensors({"logits": None}), NO_ENTRY),
+        "negative.safetensors": (entry(shape=[-1, -2]), NO_ENTRY),
+        "before.safetensors": (entry(data_offsets=[-8, 0]), NO_ENTRY),
+        "half.safetensors": (entry(shape=[0.5, 4]), NO_ENTRY),
+        "inherited.safetensors": (entry(dtype="toString"), "has the dtype toString, which"),
+        "unknown.npy": (npy(LOGITS).replace(b"<f4", b"<at"), "has the dtype <at; this page"),
+        "deep.json": (b"[" * 9999 + b"1" + b"]" * 9999, "nested 9999 deep; an array has"),
         "letter.txt": (b"Dear reader,\nhello", "“hello” in row 0 is not a number."),
         "words.txt": (b"1 2\nthree 4", "“three” in row 1 is not a number."),
         "image.png": (
@@ -209,6 +230,23 @@ def test_markup_in_a_file_is_text(open_page: Open, service_url: str) -> None:
     page.get_by_label(f"Role of {name}").select_option("logits")
     run(page)
     expect(page.locator("img")).to_have_count(0)
+
+
+def test_ctrl_enter_runs_wherever_the_focus_is(open_page: Open, service_url: str) -> None:
+    page = open_page(service_url, VIEW).page
+    page.locator("textarea").wait_for()
+    page.get_by_role("heading", name="Playground").click()
+    run(page)
+
+
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString"])
+def test_a_name_of_every_object_is_no_role(open_page: Open, service_url: str, name: str) -> None:
+    page = open_page(service_url, VIEW).page
+    page.locator("textarea").fill(f'{{"logits": [[1, 2]], "labels": [0], "{name}": [1]}}')
+    expect(page.get_by_label(f"Role of {name}")).to_have_value("")
+    run(page)
+    # log(1 + e)
+    assert [float(text) for text in output(page, "loss")] == [1.3132616]
 
 
 def test_options_are_those_of_the_openapi_document(open_page: Open, service_url: str) -> None:
@@ -341,3 +379,17 @@ def test_axe_finds_nothing(open_page: Open, service_url: str, scheme: str, width
     run(page)
     assert_accessible(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_roles_are_chosen_without_scrolling_at_400_pixels(
+    open_page: Open, service_url: str
+) -> None:
+    page = open_page(service_url, VIEW, viewport={"width": 400, "height": 900}).page
+    role = page.get_by_label("Role of logits")
+    expect(role).to_be_visible()
+    box, key = role.bounding_box(), page.get_by_role("button", name="Key").bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 384
+    # The key stands at the right, as on a wide screen.
+    assert key is not None
+    assert key["x"] + key["width"] == pytest.approx(384, abs=1)

@@ -38,15 +38,9 @@ export function KeyDialog() {
   );
 }
 
-export function KeyButton() {
-  const ask = (): void => {
-    keyRequest.value = key.value === null
-      ? "Give the key that the operator of this service gave you."
-      : "A key is in use. Another one takes its place, an empty one removes it.";
-  };
-  return (
-    <button type="button" class="quiet" onClick={ask}>
-      {key.value === null ? "Key" : "Key in use"}
-    </button>
-  );
+/** Open the dialog because a person wants it. */
+export function askForKey(): void {
+  keyRequest.value = key.value === null
+    ? "Give the key that the operator of this service gave you."
+    : "A key is in use. Another one takes its place, an empty one removes it.";
 }

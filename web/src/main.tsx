@@ -1,18 +1,12 @@
-/** The page: its head, its views and the messages that concern all of them. */
+/** The page: its views, and the messages that concern all of them; its head and foot are in index.html. */
+import { effect } from "@preact/signals";
 import { render } from "preact";
 import type { ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { reachable } from "./api";
+import { call, key, reachable, sentence } from "./api";
 import { Derivation } from "./derivation/view";
-import { readHash, view, VIEWS, type View } from "./hash";
-import { KeyButton, KeyDialog } from "./key";
-
-const TITLES: Record<View, string> = {
-  derivation: "Derivation",
-  playground: "Playground",
-  jobs: "Jobs",
-  service: "Service",
-};
+import { readHash, view, type View } from "./hash";
+import { askForKey, KeyDialog } from "./key";
 
 /** Views that are loaded when they are first looked at. */
 const LATER: Partial<Record<View, () => Promise<ComponentType>>> = {
@@ -22,39 +16,47 @@ const LATER: Partial<Record<View, () => Promise<ComponentType>>> = {
 };
 
 function followHash(): void {
-  view.value = readHash(location.hash).view;
-  document.title = `softxent: ${TITLES[view.value].toLowerCase()}`;
+  const name = view.value = readHash(location.hash).view;
+  document.title = `softxent: ${name}`;
+  document.querySelector("nav [aria-current]")?.removeAttribute("aria-current");
+  document.querySelector(`nav [href="#${name}"]`)!.setAttribute("aria-current", "page");
 }
 
 function Page() {
   return (
     <>
-      <a class="skip" href="#main" onClick={skip}>Skip to content</a>
-      <header class="top">
-        <span class="mark">softxent</span>
-        <nav aria-label="Views">
-          {VIEWS.map((name) => (
-            <a key={name} href={`#${name}`} aria-current={view.value === name ? "page" : undefined}>
-              {TITLES[name]}
-            </a>
-          ))}
-          <a href="docs">API</a>
-        </nav>
-        <KeyButton />
-      </header>
       <p class="banner" role="status" hidden={reachable.value}>
         {reachable.value ? "" : "The service does not answer. This page goes on as soon as it does."}
       </p>
       <main id="main" tabIndex={-1}>
         {view.value === "derivation" ? <Derivation /> : <Later key={view.value} name={view.value} />}
       </main>
-      <footer class="bottom">
-        Computed by this service, loaded from it alone. <a href="docs">API</a>{" · "}
-        <a href="web/third-party-notices.txt">Third-party notices</a>
-      </footer>
       <KeyDialog />
     </>
   );
+}
+
+/** A view, once it is there; one that could not be loaded is asked for again when the service answers. */
+function Later({ name }: { name: View }) {
+  const [loaded, setLoaded] = useState<{ View: ComponentType } | null>(null);
+  const [fault, setFault] = useState<string | null>(null);
+  const alive = reachable.value;
+  useEffect(() => {
+    if (!alive || loaded) return;
+    LATER[name]!().then((View) => setLoaded({ View }), whyNotLoaded).then((says) => setFault(says ?? null));
+  }, [name, alive]);
+  if (loaded) return <loaded.View />;
+  return fault === null ? null : <p class="refusal" role="alert">{fault}</p>;
+}
+
+/** Return why a view of the page is missing, although the page is there. */
+async function whyNotLoaded(): Promise<string> {
+  try {
+    await call("v2/health/live");
+    return "This view is no longer there: the service has another release now. Load the page again.";
+  } catch (error) {
+    return sentence(error);
+  }
 }
 
 function skip(event: Event): void {
@@ -62,12 +64,10 @@ function skip(event: Event): void {
   document.getElementById("main")?.focus();
 }
 
-function Later({ name }: { name: View }) {
-  const [loaded, setLoaded] = useState<{ View: ComponentType } | null>(null);
-  useEffect(() => { void LATER[name]?.().then((View) => setLoaded({ View })); }, [name]);
-  return loaded ? <loaded.View /> : null;
-}
-
+const keyButton = document.getElementById("key")!;
+keyButton.addEventListener("click", askForKey);
+effect(() => { keyButton.textContent = key.value === null ? "Key" : "Key in use"; });
+document.querySelector(".skip")!.addEventListener("click", skip);
 addEventListener("hashchange", followHash);
 followHash();
 render(<Page />, document.getElementById("page")!);

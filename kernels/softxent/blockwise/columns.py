@@ -1,4 +1,4 @@
-"""Cross-entropy of rows whose columns lie in different places.
+"""Cross-entropy in blocks of columns, to the bits of whole rows.
 
     parts = [class_partials(x, labels, first_class=i, classes=C) for i, x in blocks]
     whole = combine_partials(parts)
@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, NoReturn, Unpack
 
 import numpy as np
@@ -56,7 +57,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class ClassPartials:
-    """What a block of columns, or all of them, come to in each row.
+    """Partial results of each row over a block of columns.
 
     Tiles begin anew in every block.
 
@@ -237,7 +238,7 @@ def class_cross_entropy(
     arrays = prepare_outputs(batch, plan.outputs, checked, out)
     count, weight_sum = weigh(plan, batch, checked, threads)
     divisor = mean_divisor(checked, weight_sum, count)
-    refuse_weights_out_of_range(batch, checked, divisor)
+    refuse_weights_out_of_range(batch, checked, divisor, weight_sum)
     sums = run_columns(batch, checked, divisor or math.inf, arrays, partials, first_class, threads)
     losses = losses_of(sums, arrays["loss"])
     whole = finish(batch, checked, SHARD, arrays, losses, divisor, weight_sum, count)
@@ -246,7 +247,7 @@ def class_cross_entropy(
 
 @dataclass(frozen=True, eq=False)
 class _Exchange:
-    """What a block of columns reads or writes beside a task's arrays.
+    """Arrays that a block of columns reads or writes beside those of a task.
 
     Attributes:
         first_class, first_tile: see `softxent._kernels.row.task.Shard`.
@@ -349,6 +350,11 @@ def check_columns(tensors: Mapping[str, Any], options: Options, first: int, clas
         As `cross_entropy`; TensorError where the block leaves [0, C); OptionError where an option
             needs the other columns.
     """
+    places: dict[str, object] = {"first_class": first, "classes": classes}
+    for name, number in places.items():
+        if isinstance(number, bool) or not isinstance(number, Integral):
+            shown = f"{number!r:.40}"
+            raise TensorError(f"{name} must be an integer, not {shown}", field=name)
     batch = check_batch(tensors, SHARD, classes=classes)
     check_compatible(batch.layout(), options)
     end = first + batch.logits.shape[1]

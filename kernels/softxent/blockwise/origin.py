@@ -1,4 +1,4 @@
-"""What the partials of a block of columns were made from, and the refusal of any other origin."""
+"""Origin of the partials of a block of columns; partials of any other origin are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a batch that is too large for one call, some at a time, to the bits of one call.
+"""Cross-entropy in blocks of rows, to the bits of one call.
 
     whole = sum(weigh_part(some, options) for some in blocks)       where a mean divides
     divisor = mean_divisor(options, whole.weight_sum, whole.count)
@@ -51,7 +51,7 @@ Out = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class RowSums:
-    """What some rows add up to, exactly.
+    """Exact sums over some rows.
 
     Attributes:
         losses: int64 words of an accumulator (`softxent._kernels.math.exact_sum`) of row losses.

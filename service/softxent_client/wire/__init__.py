@@ -1,4 +1,4 @@
-"""Both directions of both encodings: bytes to named arrays and back, and nothing else."""
+"""Codecs: named arrays from bytes and back, in every encoding."""
 
 from __future__ import annotations
 

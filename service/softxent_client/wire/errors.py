@@ -1,4 +1,4 @@
-"""What can be wrong with a message before its tensors have a meaning.
+"""Errors of messages whose tensors cannot be decoded.
 
 SoftxentError
 └── WireError                    a message that cannot be turned into tensors

@@ -42,7 +42,7 @@ MISSING = "the body is not JSON: a bracket, comma, colon or value is missing or 
 
 
 class ArrayReader:
-    """Reads an array that begins with `rank` brackets, which are left out of the first piece."""
+    """Reader of an array that begins with `rank` brackets, which the first piece lacks."""
 
     def __init__(self, name: str, field: Field, rank: int, room: int, parse: Parse) -> None:
         self._name = name
@@ -111,7 +111,7 @@ class ArrayReader:
         values = fast(root, self._kind)
         if values is None or not len(values):
             return 0
-        narrow = self._narrow(values, lambda: text.tobytes())
+        narrow = self._cast(values, lambda: text.tobytes())
         if not np.isfinite(narrow).all() or not self._takes_rows(root, body, depth):
             return 0
         self._keep(narrow)
@@ -206,13 +206,13 @@ class ArrayReader:
         return np.zeros(len(items), self._kind.dtype)
 
     def _store(self, values: Array, text: bytes, rows_begin: Array) -> None:
-        narrow = self._narrow(values, lambda: text)
+        narrow = self._cast(values, lambda: text)
         if not np.isfinite(narrow).all():
             lost = np.flatnonzero(np.isinf(narrow) & np.isfinite(values))
             self._note(1, self._overflows, lost, values, rows_begin)
         self._keep(narrow)
 
-    def _narrow(self, values: Array, text: Callable[[], bytes]) -> Array:
+    def _cast(self, values: Array, text: Callable[[], bytes]) -> Array:
         if values.dtype == self._dtype:
             return values
         return json_digits.rounded(values, self._dtype, lambda: _digits(text(), len(values)))

@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -202,18 +203,17 @@ def brackets(shape: tuple[int, ...]) -> int:
 
 def _check_lengths(name: str, array: Any, lengths: list[int]) -> None:
     parents = [array]
-    for level, length in enumerate(lengths):
-        for parent in parents:
-            if not _uniform(parent, length):
-                _refuse_ragged(name, parents, length)
-        if level + 1 < len(lengths):
-            parents = [child for parent in parents for child in parent]
+    for length in lengths:
+        children = list(chain.from_iterable(parents))
+        if not _uniform(children, length):
+            _refuse_ragged(name, parents, length)
+        parents = children
 
 
-def _uniform(parent: Any, length: int) -> bool:
+def _uniform(children: list[Any], length: int) -> bool:
     """Tell whether each child has `length` elements; strings pass here and are refused later."""
     try:
-        return set(map(len, parent)) == {length}
+        return set(map(len, children)) == {length}
     except TypeError:
         return False
 
@@ -263,7 +263,7 @@ def array_of(
     flat = fast(value, kind) if plain else None
     if flat is None:
         flat = _slow(name, value, shape, kind)
-    return _narrow(name, flat.reshape(shape), field.json_dtype, digits)
+    return _cast(name, flat.reshape(shape), field.json_dtype, digits)
 
 
 def fast(array: Any, kind: Kind) -> Array | None:
@@ -280,18 +280,18 @@ def fast(array: Any, kind: Kind) -> Array | None:
 def _slow(name: str, array: Any, shape: tuple[int, ...], kind: Kind) -> Array:
     """Read row by row, words included, and refuse what is not of the kind by name."""
     flat = np.empty(math.prod(shape), kind.dtype)
-    width = shape[-1]
-    convert = kind.convert
-    faults: list[tuple[int, str | int | float]] = []
+    width, lone = shape[-1], len(shape) == 1
+    faults: list[tuple[int, object]] = []
     for index, row in enumerate(_rows(name, array, len(shape))):
-        values: list[Any] = [convert(value) for value in row]
+        values = kind.convert_all(row)
         if None not in values:
             flat[index * width : (index + 1) * width] = values
             continue
-        wrong = [(at, shown(value)) for at, value in enumerate(row) if convert(value) is None]
-        faults += wrong if len(shape) == 1 else [(index, wrong[0][1])]
+        wrong = [at for at, value in enumerate(values) if value is None]
+        faults += [(at, row[at]) for at in wrong] if lone else [(index, row[wrong[0]])]
     if faults:
-        raise wrong_values(name, faults[:ROWS_NAMED], len(faults), kind)
+        named = [(row, shown(value)) for row, value in faults[:ROWS_NAMED]]
+        raise wrong_values(name, named, len(faults), kind)
     return flat
 
 
@@ -327,24 +327,24 @@ def _scalar(name: str, value: Any, field: Field, kind: Kind) -> Array:
     return np.asarray(number, kind.dtype)
 
 
-def _narrow(name: str, wide: Array, dtype: np.dtype[Any], digits: Digits) -> Array:
+def _cast(name: str, wide: Array, dtype: np.dtype[Any], digits: Digits) -> Array:
     if wide.dtype == dtype:
         return wide
-    narrow = rounded(wide, dtype, digits)
-    if not np.isfinite(narrow).all():
-        _refuse_overflow(name, wide, narrow)
-    return narrow
+    cast = rounded(wide, dtype, digits)
+    if not np.isfinite(cast).all():
+        _refuse_overflow(name, wide, cast)
+    return cast
 
 
-def _refuse_overflow(name: str, wide: Array, narrow: Array) -> None:
-    places = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide))
+def _refuse_overflow(name: str, wide: Array, cast: Array) -> None:
+    places = np.flatnonzero(np.isinf(cast) & np.isfinite(wide))
     if not places.size:
         return
     width = wide.shape[-1] if wide.ndim > 1 else 1
     rows, first = np.unique(places // width, return_index=True)
     values = wide.reshape(-1)[places[first]].tolist()
     named = list(zip(rows.tolist(), values, strict=True))[:ROWS_NAMED]
-    raise overflow(name, narrow.dtype, named, len(rows))
+    raise overflow(name, cast.dtype, named, len(rows))
 
 
 def overflow(

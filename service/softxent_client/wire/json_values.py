@@ -15,7 +15,7 @@ from softxent_client.wire.schema import SHOWN
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a tensor are.
+    """Kind of the values of a tensor.
 
     Attributes:
         buffer_type: simdjson's code for a whole array of them; None where it has none.

@@ -1,4 +1,4 @@
-"""How large a message may be."""
+"""Limits on the size of a message."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _DATA = re.compile(rb'"data"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
 
 
 class Lifted:
-    """Where the arrays of data lie in a text.
+    """Places of the arrays of data in a text.
 
     Attributes:
         rest: the text with markers in their places.

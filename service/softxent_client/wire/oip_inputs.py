@@ -54,7 +54,7 @@ Input = Array | Following | Placed
 
 
 class Inputs:
-    """Reads the inputs in their order, those of bytes one after another."""
+    """Reader of the inputs in their order, those of bytes one after another."""
 
     def __init__(
         self,

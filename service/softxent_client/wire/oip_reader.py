@@ -1,4 +1,4 @@
-"""Reads requests of the Open Inference Protocol."""
+"""Reader of requests of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _OF_OUTPUTS = ("binary_data", "classification", *PLACE, "content_type")
 
 @dataclass(frozen=True)
 class _Described:
-    """What the JSON of a request says."""
+    """Parsed JSON of a request."""
 
     inputs: Mapping[str, Input]
     outputs: tuple[Output, ...]

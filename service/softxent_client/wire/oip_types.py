@@ -1,4 +1,4 @@
-"""What requests of the Open Inference Protocol say, once their form is read."""
+"""Parsed requests of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Request:
-    """What a request says.
+    """Parsed request.
 
     Attributes:
         tensors: inputs that came with it, views into its body where they came as bytes.

@@ -1,4 +1,4 @@
-"""Which tensors a message may hold, and of what kind.
+"""Schemas: the tensors that a message may hold, and their kinds.
 
 A schema names the tensors, both encodings check against it, and what passes has the right names,
 dtypes and number of dimensions. Whether shapes fit each other is the evaluation's business.
@@ -86,7 +86,7 @@ def repeated(names: Iterable[str]) -> str | None:
 
 
 class HasRank(Protocol):
-    """An array, or what describes one."""
+    """Array, or the description of one."""
 
     @property
     def ndim(self) -> int:

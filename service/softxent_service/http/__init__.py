@@ -1,1 +1,1 @@
-"""Everything that knows HTTP; nothing here knows how a kernel is compiled."""
+"""The HTTP service; nothing here knows how a kernel is compiled."""

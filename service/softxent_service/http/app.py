@@ -1,4 +1,4 @@
-"""Assembles the application from its settings; nothing happens before it is called."""
+"""Assembly of the application from its settings: one list of routes, one of middleware."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from starlette.types import ASGIApp
 
 import softxent
 from softxent.evaluations import EVALUATIONS
-from softxent_service.http import explain
-from softxent_service.http.admission import Gate
-from softxent_service.http.arrays import array_routes
-from softxent_service.http.bearer import Bearer
-from softxent_service.http.body import Reader
-from softxent_service.http.budget import Budget
-from softxent_service.http.cors import add_cors
-from softxent_service.http.docs import docs_routes
-from softxent_service.http.draining import Draining
-from softxent_service.http.evaluating import Evaluating
-from softxent_service.http.evaluation import EvaluationRoute
-from softxent_service.http.fixtures import fixture_routes
-from softxent_service.http.jobs import PATH as JOBS_PATH
-from softxent_service.http.jobs import Jobs, SubmitRoute, job_routes
-from softxent_service.http.metrics import metrics_route, readings
-from softxent_service.http.oip.routes import protocol
-from softxent_service.http.openapi import describe_routes
-from softxent_service.http.openapi_keys import describe_keys
-from softxent_service.http.page import page_routes
+from softxent_service.http.call import CallLimits
+from softxent_service.http.evaluator import Evaluator
+from softxent_service.http.limits.body import BodyReader
+from softxent_service.http.limits.concurrency import ConcurrencyLimiter
+from softxent_service.http.limits.memory import MemoryBudget
+from softxent_service.http.middleware.authentication import BearerAuth
+from softxent_service.http.middleware.cors import add_cors
+from softxent_service.http.middleware.shutdown import ShutdownMiddleware
+from softxent_service.http.middleware.telemetry import TelemetryMiddleware
+from softxent_service.http.openapi.document import describe_routes
+from softxent_service.http.openapi.keys import describe_keys
 from softxent_service.http.problems import add_problem_handler
 from softxent_service.http.readiness import Readiness
 from softxent_service.http.router import Dispatcher, RouteTable
-from softxent_service.http.routes import small_routes
+from softxent_service.http.routes import explain
+from softxent_service.http.routes.arrays import array_routes
+from softxent_service.http.routes.docs import docs_routes
+from softxent_service.http.routes.evaluation import EvaluationRoute
+from softxent_service.http.routes.fixtures import fixture_routes
+from softxent_service.http.routes.jobs import PATH as JOBS_PATH
+from softxent_service.http.routes.jobs import Jobs, SubmitRoute, job_routes
+from softxent_service.http.routes.metrics import metrics_route, readings
+from softxent_service.http.routes.oip.routes import protocol
+from softxent_service.http.routes.page import page_routes
+from softxent_service.http.routes.service import small_routes
 from softxent_service.keys import KeyRing
 from softxent_service.settings import Settings
 from softxent_service.telemetry.telemetry import Telemetry
-from softxent_service.telemetry.watching import Watching
 
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -70,10 +71,15 @@ def create_app(
     in, everyone where it is None.
     """
     telemetry = telemetry or Telemetry(settings)
-    gate = Gate(threads=settings.calls, queue=settings.queue, kernels=settings.kernels)
-    budget = Budget(settings.memory_bytes, settings.kept_bytes)
-    evaluating = Evaluating(readiness, gate, settings.worker_threads)
-    reader = Reader(budget, settings.body_idle_seconds, settings.body_bytes_per_second)
+    limiter = ConcurrencyLimiter(
+        threads=settings.max_concurrent_calls,
+        queue=settings.max_queued_calls,
+        kernels=settings.max_concurrent_kernels,
+    )
+    budget = MemoryBudget(settings.memory_bytes, settings.kept_bytes)
+    evaluator = Evaluator(readiness, limiter, settings.worker_threads)
+    reader = BodyReader(budget, settings.body_idle_seconds, settings.body_bytes_per_second)
+    limits = CallLimits(reader, limiter, settings)
     app = FastAPI(
         title="softxent",
         version=softxent.__version__,
@@ -83,15 +89,15 @@ def create_app(
         telemetry=NO_TELEMETRY,
     )
     app.state.jobs = jobs = Jobs(settings)
-    served = protocol(evaluating, reader, settings)
+    served = protocol(evaluator, limits)
     posted: dict[str, ASGIApp] = {
         **{
-            f"/v1/{evaluation.name}": EvaluationRoute(evaluation, evaluating, reader, settings)
+            f"/v1/{evaluation.name}": EvaluationRoute(evaluation, evaluator, limits)
             for evaluation in EVALUATIONS.values()
         },
         **served.endpoints,
-        explain.PATH: explain.ExplainRoute(gate, reader, settings),
-        JOBS_PATH: SubmitRoute(jobs, reader, settings),
+        explain.PATH: explain.ExplainRoute(limits),
+        JOBS_PATH: SubmitRoute(jobs, limits),
     }
 
     def routers(methods: list[str]) -> list[APIRouter]:
@@ -121,13 +127,15 @@ def create_app(
     )
     app.add_middleware(Dispatcher)
     if ring is not None:
-        app.add_middleware(Bearer, ring=ring)
-    app.add_middleware(Draining)
+        app.add_middleware(BearerAuth, ring=ring)
+    app.add_middleware(ShutdownMiddleware)
     if settings.cors_origins is not None:
         add_cors(app, settings.cors_origins)
-    app.add_middleware(Watching, telemetry=telemetry, route_of=lambda scope: table.find(scope).path)
+    app.add_middleware(
+        TelemetryMiddleware, telemetry=telemetry, route_of=lambda scope: table.find(scope).path
+    )
     add_problem_handler(app)
-    telemetry.readings = partial(readings, gate, budget, readiness)
+    telemetry.readings = partial(readings, limiter, budget, readiness)
     return app
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a request before its body has a meaning.
+"""Errors of requests that are refused before their bodies are decoded.
 
 SoftxentError
 ├── HttpError
@@ -41,7 +41,7 @@ class HttpError(SoftxentError):
 
 
 class MalformedRequestError(HttpError):
-    """What came is not HTTP, or asks for a tunnel."""
+    """Bytes that are not HTTP, or a request for a tunnel."""
 
     slug = "malformed-request"
 

@@ -1,4 +1,4 @@
-"""Content-Type says in which form a batch comes, Accept in which form the answer goes."""
+"""Content negotiation: Content-Type, Accept, Content-Encoding and Request-Timeout."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from starlette.types import Scope
 
 from softxent_client.wire import JSON, MEDIA_TYPES
 from softxent_client.wire.schema import SHOWN
-from softxent_service.http.codings import CODINGS
 from softxent_service.http.errors import (
     HeadTooLargeError,
     MalformedRequestError,
     NotAcceptableError,
     UnsupportedMediaTypeError,
 )
+from softxent_service.http.limits.compression import CODINGS
 
 FORMS = tuple(MEDIA_TYPES)
 
@@ -29,7 +29,7 @@ PLAIN = (b"identity", b"")
 
 @dataclass(frozen=True)
 class Head:
-    """What a request's headers say about its body and its answer.
+    """Headers of a request that describe its body and its answer.
 
     Attributes:
         coding: a key of `CODINGS`, None for a plain body.

@@ -1,4 +1,4 @@
-"""One table from error to status, and the problem document (RFC 9457) that tells it."""
+"""Status of each error, and the problem documents (RFC 9457) that describe it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from softxent import errors as library
 from softxent_client.wire import errors as wire
 from softxent_service.http import errors as http
-from softxent_service.http.codings import CODINGS
+from softxent_service.http.limits.compression import CODINGS
 from softxent_service.jobs import errors as jobs
 from softxent_service.telemetry.record import CUT_STATUS, record_of
 from softxent_service.telemetry.request_ids import HEADER

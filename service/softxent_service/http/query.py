@@ -1,4 +1,4 @@
-"""The options of an evaluation, as its query string gives them."""
+"""Options of an evaluation, read from the query string."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says whether every kernel that a request can reach is compiled or loaded."""
+"""Readiness: whether every kernel that a request can reach is compiled or loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Route table: the one place that tells which route a request reaches.
+"""Route table: the one place that decides which route a request reaches.
 
 Keys, endpoints, metrics, traces and the log all read the `Match` that is found here, so no spelling
 of a path can mean one route to one of them and another route to the next.

@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn, and the warm-up beside it."""
+"""Server: the application under uvicorn, and the warm-up beside it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.typing import Processor
 
-from softxent_service.exposure import key_ring, refuse_exposure
-from softxent_service.http.answers import PIECE_BYTES
+from softxent_service.access import key_ring, refuse_exposure
 from softxent_service.http.app import create_app
-from softxent_service.http.bounds import Bounds
-from softxent_service.http.bulk import bulk_protocol
-from softxent_service.http.jobs import Jobs
-from softxent_service.http.protocol import plain_protocol
 from softxent_service.http.readiness import KernelsError, Readiness
+from softxent_service.http.response import PIECE_BYTES
+from softxent_service.http.routes.jobs import Jobs
+from softxent_service.http.transport.bulk import bulk_protocol
+from softxent_service.http.transport.connection_limits import ConnectionLimits
+from softxent_service.http.transport.protocol import plain_protocol
 from softxent_service.http.workers import Supervisor
-from softxent_service.machine import give_freed_memory_back, leave_out_of_collections
+from softxent_service.runtime_tuning import give_freed_memory_back, leave_out_of_collections
 from softxent_service.settings import Settings
 from softxent_service.telemetry.logs import configure_logging
 from softxent_service.telemetry.telemetry import Telemetry
@@ -128,7 +128,7 @@ def _nothing() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says that it is not ready from the first signal on; ends at once at a second one."""
+    """Server that is not ready from the first signal on, and ends at once at a second one."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ def _config(settings: Settings, app: FastAPI, telemetry: Telemetry) -> uvicorn.C
     protocol = bulk_protocol if settings.transport == "bulk" else plain_protocol
     # As a body: silent for so long, or that much behind the least rate.
     answer_seconds = settings.body_idle_seconds + PIECE_BYTES / settings.body_bytes_per_second
-    bounds = Bounds(
+    bounds = ConnectionLimits(
         settings.request_head_bytes, settings.connections, answer_seconds, telemetry.refused
     )
     return uvicorn.Config(

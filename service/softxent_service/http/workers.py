@@ -1,4 +1,4 @@
-"""Keeps several processes at work on one listening socket.
+"""Supervisor of several worker processes on one listening socket.
 
 The first takes connections at once and compiles or loads the kernels, alone. The others, and any
 that takes the place of one that died, take their first connection when theirs are loaded, so that
@@ -60,7 +60,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Starts workers, replaces those that die, and passes on what it is told by signals."""
+    """Supervisor: it starts workers, replaces those that die, and passes on signals."""
 
     def __init__(self, work: Work, settings: Settings, listener: socket.socket) -> None:
         self._work = work
@@ -76,7 +76,7 @@ class Supervisor:
     def run(self) -> int:
         """Work until a signal or a failure; return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._told)
+            signal.signal(number, self._on_signal)
         self._start(at_once=True)
         while self._workers:
             handles = [w.process.sentinel for w in self._workers]
@@ -133,7 +133,7 @@ class Supervisor:
         time.sleep(max(0.0, worker.began + LEAST_SECONDS - time.monotonic()))
         self._start(at_once=not self._workers)
 
-    def _told(self, _signal: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         self._stop()
 
     def _stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What is checked before a job is accepted: shapes, dtypes, access, and a sample of labels.
+"""Validation of a job before it is accepted: shapes, dtypes, access, and a sample of labels.
 
 What is refused here is refused to the one who asks; what only the values tell, every row of them,
 shows while the job runs.

@@ -22,11 +22,11 @@ from softxent.blockwise.rows import Part, evaluate_columns, evaluate_part, fault
 from softxent.errors import RowsError, SoftxentError
 from softxent_service.jobs.acceptance import at_rows
 from softxent_service.jobs.arrays import StoredArray
+from softxent_service.jobs.block_result import Finished
 from softxent_service.jobs.errors import InputChangedError, NumericsError
 from softxent_service.jobs.histogram import Histogram, counted_rows
 from softxent_service.jobs.job import Job, rows_of
 from softxent_service.jobs.result import Result
-from softxent_service.jobs.tally import Finished
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
@@ -36,7 +36,7 @@ logger = logging.getLogger("softxent.jobs")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a block: a problem's word, its text, and where.
+    """Fault of a block: the type of problem, its text, and its rows.
 
     Attributes:
         details: field, rows of the whole, values and their total within the block.

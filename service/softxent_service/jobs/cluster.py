@@ -1,4 +1,4 @@
-"""Where blocks are computed: threads of this process, or the workers of a Dask scheduler."""
+"""Connection to what computes blocks: threads of this process, or a Dask scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a job on a cluster: what is committed is left, the rest is sent, sums are merged.
+"""Execution of a job on a cluster: committed blocks are kept, the rest is computed and merged.
 
 Only so many blocks are in flight at a time as keep the workers busy, so memory and messages are
 bounded by the cluster and not by the job.
@@ -23,16 +23,16 @@ from distributed.comm.core import CommClosedError
 import softxent
 from softxent.errors import SoftxentError
 from softxent.reduction import mean_divisor
+from softxent_service.jobs.block_result import Tally
 from softxent_service.jobs.blocks import Fault, Outcome, evaluate_blocks
 from softxent_service.jobs.cluster import Cluster, ClusterLostError, reached
-from softxent_service.jobs.divisor import check_weights, find_divisor, why_mean_is_lost
 from softxent_service.jobs.failure import JobFailedError
 from softxent_service.jobs.graph import block_graph
 from softxent_service.jobs.grouping import Grouping
 from softxent_service.jobs.job import Job
+from softxent_service.jobs.mean_denominator import check_weights, find_divisor, why_mean_is_lost
 from softxent_service.jobs.progress import Progress, RateHistory
 from softxent_service.jobs.result import Result
-from softxent_service.jobs.tally import Tally
 
 logger = logging.getLogger("softxent.jobs")
 
@@ -79,9 +79,9 @@ def run_job(job: Job, cluster: Cluster, report: Report, stops: Stops) -> dict[st
         result.begin(arrays["logits"], divisor)
         tally = result.finished() if known else Tally()
         _Run(job, cluster, tally, report, stops).all_blocks()
-        if divisor is None:
-            options, sums = job.specification.options, tally.sums
-            check_weights(job, arrays, mean_divisor(options, sums.weight_sum, sums.count))
+        options, sums = job.specification.options, tally.sums
+        whole = mean_divisor(options, sums.weight_sum, sums.count)
+        check_weights(job, arrays, whole, sums.weight_sum)
         lost = why_mean_is_lost(job, arrays, tally.sums.weight_sum)
         job.check_versions({name: array.version() for name, array in arrays.items()})
         return result.finish(tally, lost)

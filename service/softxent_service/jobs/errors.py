@@ -1,4 +1,4 @@
-"""What can be wrong with a job, beside what can be wrong with a batch.
+"""Errors of jobs, beside those of batches.
 
 SoftxentError
 ├── InputError

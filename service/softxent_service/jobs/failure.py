@@ -1,4 +1,4 @@
-"""Why a job ended without a result, as the members of a problem document."""
+"""Failure of a job, as the members of a problem document."""
 
 from __future__ import annotations
 

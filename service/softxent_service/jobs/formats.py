@@ -1,4 +1,4 @@
-"""What lies where an array was looked for: other formats, told by their first bytes or their files.
+"""Recognition of other array formats, by their first bytes or their files.
 
 Nothing of them is read but these bytes, so that the message names the format and what to do.
 """

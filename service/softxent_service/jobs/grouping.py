@@ -1,4 +1,4 @@
-"""How many blocks go in one task: Dask takes 2 to 4 ms for each task, some blocks less."""
+"""Grouping of blocks into tasks: Dask takes 2 to 4 ms for each task, some blocks less."""
 
 from __future__ import annotations
 

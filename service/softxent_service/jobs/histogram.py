@@ -33,7 +33,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many rows have a loss in each bin.
+    """Count of rows in each bin of losses.
 
     Attributes:
         counts: int64 [BINS + 3]: below all bins, in each bin, above them, and not finite.

@@ -1,4 +1,4 @@
-"""A job that was accepted: what every task of it needs, and nothing that has to be looked up."""
+"""Accepted job: everything that its tasks need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List of the arrays that lie below the roots, a page at a time, told without reading values."""
+"""Pages of the arrays that lie below the roots, listed without reading values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One runner an id: DBOS gives back to an id what it left half done, so two would share it."""
+"""Lock of a runner id: DBOS gives back to an id what it left half done, so two would share it."""
 
 from __future__ import annotations
 

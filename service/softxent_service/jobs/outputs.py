@@ -1,4 +1,4 @@
-"""The arrays of a result: what each must be, and the identity that tells it from any other.
+"""Arrays of a result: their shapes and dtypes, and the identity of the result.
 
 Every array carries the id of its result and its own name in the attribute `softxent`, written when
 the array is created. Records of blocks carry the same id: they vouch for these arrays alone.

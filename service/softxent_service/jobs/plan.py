@@ -1,4 +1,4 @@
-"""Into which blocks a job is cut: a pure function of shapes and chunks, never of machines.
+"""Division of a job into blocks, from shapes and chunks alone.
 
 Blocks of rows are whole chunks of the logits, as many as fit `BLOCK_BYTES`. Where the columns of
 a chunk's rows do not fit together, they are cut as well, on tile boundaries, and evaluated in two
@@ -22,7 +22,7 @@ SHARDED_OUTPUTS = ("loss", "gradient", "log_normalizer", "probabilities")
 
 @dataclass(frozen=True)
 class Plan:
-    """How a job is cut.
+    """Division of a job into blocks.
 
     Attributes:
         entries: length of the first dimension of the logits, which is cut.

@@ -1,4 +1,4 @@
-"""How far a job is: counted in rows, so that it is the same on any number of workers."""
+"""Progress of a job, counted in rows: the same on any number of workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RATE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast the present run was, between the time of the rate before and its own.
+    """Rate of the present run between two points in time.
 
     Attributes:
         seconds: since the run began, at the end of that time.
@@ -67,7 +67,7 @@ class RateHistory:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is.
+    """Progress of a job.
 
     Attributes:
         rows, rows_done: of the whole job, whoever did them and when.

@@ -1,4 +1,4 @@
-"""What is known of a job, and pages of that."""
+"""Record of a job, and pages of records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAST_TIME = 253_402_300_799_999
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a job.
+    """Record of a job.
 
     Attributes:
         job: as it was asked for; see `Specification`.
@@ -82,7 +82,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page ended: the time of its last record, and how many of that time there were.
+    """Cursor: the time of the last record of a page, and how many of that time there were.
 
     The time of a record may be whole seconds, as SQLite has it.
     """

@@ -1,4 +1,4 @@
-"""The records of jobs: one row of DBOS's own table each, whose states are ours by another name.
+"""Records of jobs in the tables of DBOS, whose states are ours by another name.
 
 What asks here (the routes, the command line) computes nothing; what computes is `runner`.
 """

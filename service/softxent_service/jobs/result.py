@@ -1,4 +1,4 @@
-"""The Zarr group that a job makes, and what is known of it while it is half done.
+"""Zarr group that a job writes, and its state while it is incomplete.
 
     OUTPUT/zarr.json                 written last: without it nothing here is a result
     OUTPUT/loss/                     an array for each output, chunks written block by block
@@ -27,6 +27,7 @@ from softxent.errors import as_json
 from softxent.evaluations import PER_LOGIT
 from softxent.reduction import mean_divisor, reduced_loss, refuse_infinite_sums
 from softxent_service.jobs.arrays import StoredArray, create_array, open_to_write, write_rows
+from softxent_service.jobs.block_result import Finished, Tally
 from softxent_service.jobs.errors import NumericsError, OutputInUseError
 from softxent_service.jobs.job import FORMAT, Job
 from softxent_service.jobs.outputs import (
@@ -40,7 +41,6 @@ from softxent_service.jobs.plan import Plan
 from softxent_service.jobs.roots import Place
 from softxent_service.jobs.storage import Folder, refuse
 from softxent_service.jobs.summary import attributes_of
-from softxent_service.jobs.tally import Finished, Tally
 
 GROUP = "zarr.json"
 STATE = ".softxent"

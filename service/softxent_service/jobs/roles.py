@@ -1,4 +1,4 @@
-"""The processes of a cluster: the runner, which takes jobs, and the workers, which compute."""
+"""Processes of a cluster: the runner, which takes jobs, and the workers, which compute."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ async def _work(scheduler: str, threads: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    told = asyncio.create_task(stopping.wait())
+    stopped = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
-        session = asyncio.create_task(_one_session(scheduler, threads, told))
-        await asyncio.wait({session, told}, return_when=asyncio.FIRST_COMPLETED)
+        session = asyncio.create_task(_one_session(scheduler, threads, stopped))
+        await asyncio.wait({session, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.is_set():
-            await asyncio.wait({told}, timeout=WAIT_SECONDS)
+            await asyncio.wait({stopped}, timeout=WAIT_SECONDS)
     await asyncio.wait({session}, timeout=WAIT_SECONDS)
 
 
-async def _one_session(scheduler: str, threads: int, told: asyncio.Task[Any]) -> None:
+async def _one_session(scheduler: str, threads: int, stopped: asyncio.Task[Any]) -> None:
     """Work for a scheduler until it is gone."""
     try:
         with dask.config.set({"distributed.worker.http.routes": []}):
@@ -96,7 +96,7 @@ async def _one_session(scheduler: str, threads: int, told: asyncio.Task[Any]) ->
         async with worker:
             logger.info("worker at %s has %d threads for %s", worker.address, threads, scheduler)
             gone = asyncio.create_task(worker.finished())
-            await asyncio.wait({gone, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gone, stopped}, return_when=asyncio.FIRST_COMPLETED)
     except (OSError, TimeoutError, asyncio.CancelledError) as error:
         logger.warning("no scheduler answers at %s: %s", scheduler, error)
     else:

@@ -1,4 +1,4 @@
-"""Takes jobs from the queue and runs them; what a runner of the same id left, it goes on with.
+"""Runner: takes jobs from the queue and resumes those that its id left.
 
 A job is one durable workflow of DBOS without steps of its own: what of it is done is known from
 the records of its blocks, beside its result. So a run that begins again finds everything there.
@@ -58,7 +58,7 @@ class Leaving(BaseException):
 
 
 class Runner:
-    """What runs jobs in this process; there is at most one, as DBOS has it."""
+    """Runner of jobs in this process; DBOS allows one."""
 
     def __init__(
         self,
@@ -166,9 +166,9 @@ class Runner:
             self._leave(job_id, watched)
             raise PortableWorkflowError("it was cancelled", "Cancelled") from None
         except SoftxentError as error:
-            raise _told(job_id, JobFailedError.of_error(error)) from None
+            raise _workflow_error(job_id, JobFailedError.of_error(error)) from None
         except JobFailedError as failed:
-            raise _told(job_id, failed) from None
+            raise _workflow_error(job_id, failed) from None
         logger.info("job %s succeeded", job_id)
         return result
 
@@ -183,13 +183,13 @@ class Runner:
         raise Leaving
 
 
-def _told(job_id: str, failed: JobFailedError) -> PortableWorkflowError:
+def _workflow_error(job_id: str, failed: JobFailedError) -> PortableWorkflowError:
     logger.info("job %s failed: %s", job_id, failed)
     return PortableWorkflowError(str(failed), "JobFailed", data=failed.problem)
 
 
 class _Watch:
-    """Writes down how far a job is, and sees whether it is still to be done here."""
+    """Watch of a running job: it records progress, and sees whether the job was cancelled."""
 
     def __init__(
         self, records: Records, job_id: str, runner: str, leaving: threading.Event

@@ -1,4 +1,4 @@
-"""What a service does with jobs beside telling of them: it takes them, and runs them or not."""
+"""Jobs inside the service: their submission, and a runner beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WATCH_SECONDS = 1.0
 
 
 class JobService:
-    """Takes jobs, and writes them down in the records."""
+    """Submission of jobs into the records."""
 
     def __init__(self, settings: Settings, records: Records) -> None:
         self._records = records
@@ -68,7 +68,7 @@ def make_runner(settings: Settings) -> Runner:
 
 
 class Host:
-    """Runs a runner beside other work; where its id is taken it waits until it is free."""
+    """Host of a runner beside other work; while its id is taken, it waits."""
 
     def __init__(self, settings: Settings) -> None:
         self._runner = make_runner(settings)

@@ -1,4 +1,4 @@
-"""What a job is asked to do: one flat record, the same as JSON, as a command line and as a record.
+"""Specification of a job: one flat record for JSON, command line and database.
 
 Members are the tensors of `cross_entropy` under their names, each the URL of an array; `output`,
 the URL of the group to be made; `on_error`; and every option under its own name.

@@ -1,4 +1,4 @@
-"""The states of a job, and the one table of how they change."""
+"""States of a job, and the table of their transitions."""
 
 from __future__ import annotations
 

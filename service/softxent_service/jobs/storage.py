@@ -40,7 +40,7 @@ class Folder:
             StorageError: it cannot be read.
         """
         part = None if stop is None else RangeByteRequest(start, stop)
-        with self._told("read", key):
+        with self._storage_errors("read", key):
             return self._fetch(key, part)
 
     def _fetch(self, key: str, part: RangeByteRequest | None) -> Bytes:
@@ -59,7 +59,7 @@ class Folder:
             FileNotFoundError: there is no such file.
             StorageError: it cannot be read.
         """
-        with self._told("read", key):
+        with self._storage_errors("read", key):
             return sync(self.store.getsize(key))
 
     def stamp(self, key: str) -> str:
@@ -72,7 +72,7 @@ class Folder:
             FileNotFoundError: there is no such file.
             StorageError: it cannot be read.
         """
-        with self._told("read", key):
+        with self._storage_errors("read", key):
             return sync(self.store.stamp(key))
 
     def stamps(self) -> dict[str, str]:
@@ -82,13 +82,13 @@ class Folder:
             FileNotFoundError: there is no such folder.
             StorageError: they cannot be listed.
         """
-        with self._told("listed", ""):
+        with self._storage_errors("listed", ""):
             return sync(self.store.stamps())
 
     def exists(self, key: str) -> bool:
         """Whether there is a file under this name."""
         try:
-            with self._told("read", key):
+            with self._storage_errors("read", key):
                 return sync(self.store.exists(key))
         except FileNotFoundError:
             return False
@@ -100,7 +100,7 @@ class Folder:
             StorageError: it cannot be written.
         """
         buffer = default_buffer_prototype().buffer.from_bytes(data)
-        with self._told("written", key):
+        with self._storage_errors("written", key):
             sync(self.writer.set(key, buffer))
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -110,7 +110,7 @@ class Folder:
             StorageError: they cannot be listed.
         """
         try:
-            with self._told("listed", prefix):
+            with self._storage_errors("listed", prefix):
                 yield from sync(_all(self.store.list_prefix(prefix)))
         except FileNotFoundError:
             return
@@ -122,7 +122,7 @@ class Folder:
             StorageError: they cannot be listed.
         """
         try:
-            with self._told("listed", ""):
+            with self._storage_errors("listed", ""):
                 return set(sync(_all(self.store.list_dir(""))))
         except FileNotFoundError:
             return set()
@@ -134,7 +134,7 @@ class Folder:
             FileNotFoundError: there is no such folder.
             StorageError: they cannot be listed.
         """
-        with self._told("listed", ""):
+        with self._storage_errors("listed", ""):
             yield from self.store.entries()
 
     def is_empty(self) -> bool:
@@ -147,7 +147,7 @@ class Folder:
         Raises:
             StorageError: they cannot be removed.
         """
-        with self._told("removed", prefix):
+        with self._storage_errors("removed", prefix):
             sync(self.writer.delete_dir(prefix))
 
     def tidy(self) -> None:
@@ -157,12 +157,12 @@ class Folder:
             StorageError: they cannot be removed.
         """
         if isinstance(self.store, Confined):
-            with self._told("removed", "*.partial"):
+            with self._storage_errors("removed", "*.partial"):
                 for path in self.place.folder.rglob("*.partial"):
                     path.unlink(missing_ok=True)
 
     @contextmanager
-    def _told(self, what: str, key: str) -> Iterator[None]:
+    def _storage_errors(self, what: str, key: str) -> Iterator[None]:
         """Raise what tells that a file could not be `what`, and why."""
         try:
             yield

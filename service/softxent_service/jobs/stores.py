@@ -154,18 +154,18 @@ class Bucket(ObjectStore[S3Store]):
         Raises:
             FileNotFoundError: there is no such object.
         """
-        return _told(await obstore.head_async(self.store, key))
+        return _version_of_meta(await obstore.head_async(self.store, key))
 
     async def stamps(self) -> dict[str, str]:
         """Return the stamp of every object, by name."""
-        return {meta["path"]: _told(meta) for meta in await self._metas("")}
+        return {meta["path"]: _version_of_meta(meta) for meta in await self._metas("")}
 
 
 def _folder(prefix: str) -> str:
     return f"{prefix.rstrip('/')}/" if prefix else ""
 
 
-def _told(meta: Mapping[str, Any]) -> str:
+def _version_of_meta(meta: Mapping[str, Any]) -> str:
     when = meta["last_modified"].isoformat()
     return f"{meta['size']} {when} {meta['e_tag']} {meta['version']}"
 
@@ -225,7 +225,7 @@ class Confined(WrapperStore[LocalStore]):
             StorageError: it is no file.
         """
         self._check(key)
-        return _stat_told(_file_stat(self._store.root / key))
+        return _version_of_stat(_file_stat(self._store.root / key))
 
     async def stamps(self) -> dict[str, str]:
         """Return the stamp of every file, by name."""
@@ -281,10 +281,10 @@ def _stamps(folder: str) -> Iterator[tuple[str, str]]:
                 yield from _stamps(entry.path)
             elif not entry.name.endswith(".partial"):
                 with contextlib.suppress(FileNotFoundError):
-                    yield entry.path, _stat_told(entry.stat())
+                    yield entry.path, _version_of_stat(entry.stat())
 
 
-def _stat_told(found: os.stat_result) -> str:
+def _version_of_stat(found: os.stat_result) -> str:
     """Return what changes with a file; nobody can set back the time of its last change, ctime."""
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 

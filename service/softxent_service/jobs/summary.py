@@ -1,4 +1,4 @@
-"""What a result says about itself: the attributes of its group."""
+"""Attributes of a result: its sums, means and provenance."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from softxent import Options
 from softxent.blockwise.rows import RowSums
 from softxent.errors import as_json
 from softxent.reduction import mean_divisor, reduced_loss
+from softxent_service.jobs.block_result import Tally
 from softxent_service.jobs.job import Job
-from softxent_service.jobs.tally import Tally
 
 SOFT = ("target_probabilities", "target_indices")
 

@@ -1,1 +1,1 @@
-"""What the service tells about its work: metrics, timings, a line a request, traces."""
+"""Telemetry: metrics, timings, a log line for each request, traces."""

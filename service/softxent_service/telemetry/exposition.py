@@ -1,4 +1,4 @@
-"""Writes counts out in the form that Prometheus reads."""
+"""Metrics in the text format of Prometheus."""
 
 from __future__ import annotations
 

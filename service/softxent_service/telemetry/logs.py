@@ -1,4 +1,4 @@
-"""How the log is written: one JSON object a line, or text for people.
+"""Log format: one JSON object a line, or text for people.
 
 What the service says of itself goes through `logging` and structlog's formatter. Lines of requests
 come by the thousand a second, where a structlog logger took 19 us each: they are rendered at once,

@@ -1,4 +1,4 @@
-"""Which metrics there are, and what they count in this process.
+"""Metrics and their values in this process.
 
 prometheus_client's own counters took 0.7 us an addition, in its mode for several processes 2 to
 5 us, of the 200 us that a small call has for everything. So what is counted are numbers in

@@ -1,4 +1,4 @@
-"""What is known of one request, gathered while it runs and told once it has ended."""
+"""Record of one request, filled while it runs and reported when it has ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNMATCHED = "unmatched"
 
 
 class Answer(Protocol):
-    """What the connection knows of an answer."""
+    """Facts of an answer that only the connection knows."""
 
     disconnected: bool
     """Whether the connection ended before all of it was handed over."""

@@ -1,4 +1,4 @@
-"""`X-Request-ID`: the client's own where it is fit to be logged and sent back, else a new one."""
+"""`X-Request-ID`: the value of the client where it is safe to log, else a new one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _fits = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}").fullmatch
 
 
 class RequestIds:
-    """Makes ids that no other process makes: random bytes, then a number that counts.
+    """Maker of ids that no other process makes: random bytes, then a counter.
 
     Eight bytes from the system for each one would cost 1 us of every request.
     """

@@ -1,4 +1,4 @@
-"""Counts of several processes that share a port: each writes its own to a file, any one adds up.
+"""Metrics of several processes that share a port: one file each, summed by any of them.
 
 prometheus_client's mode for several processes keeps its numbers in mapped files, which cost 2 us an
 addition and 5 us an observation; here a process writes some kilobytes once a second, however many

@@ -1,4 +1,4 @@
-"""Everything that is told of requests, assembled from the settings."""
+"""Telemetry of requests, assembled from the settings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from structlog.typing import Processor
 
 from softxent_service.settings import Settings
 from softxent_service.telemetry.exposition import exposition
-from softxent_service.telemetry.lines import Lines
 from softxent_service.telemetry.metrics import METRICS, Counts
 from softxent_service.telemetry.record import Record, begin
 from softxent_service.telemetry.request_ids import RequestIds
+from softxent_service.telemetry.request_log import Lines
 from softxent_service.telemetry.snapshots import Snapshots
 
 logger = logging.getLogger("softxent")
@@ -32,7 +32,7 @@ EXTRA = 'pip install "softxent[tracing]"'
 
 
 class Tracing(Protocol):
-    """What makes spans; of the tracing extra, which most services do without."""
+    """Maker of spans, from the tracing extra."""
 
     def record(self, record: Record) -> None:
         """Trace a request that has ended, if it is one that is traced."""
@@ -42,7 +42,7 @@ class Tracing(Protocol):
 
 
 class Telemetry:
-    """Counts, logs and traces requests; only the event loop's thread calls it.
+    """Counts, logs and traces of requests; only the thread of the event loop calls it.
 
     Attributes:
         counts: what this process has counted.

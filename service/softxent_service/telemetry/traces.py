@@ -49,7 +49,7 @@ _context_headers = {name.encode() for name in _context.fields}
 
 
 class Traces:
-    """Makes spans of requests that have ended: one each, and one below it for each long stage."""
+    """Spans of requests that have ended: one each, and one below it for each long stage."""
 
     def __init__(self, endpoint: str, share: float) -> None:
         self._share = share

@@ -1,6 +1,6 @@
 /** The steps from the row to the gradient, each with its formula and its numbers. */
 import type { ComponentChildren } from "preact";
-import { Bar } from "../bar";
+import { Bar } from "../shade";
 import { Formula, Partial, Sub, Sum } from "../math";
 import { digits, short } from "../numbers";
 import { Scroll } from "../scroll";

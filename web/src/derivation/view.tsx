@@ -1,5 +1,5 @@
 /** The landing view: a row on the left, every step of its derivation on the right. */
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 import { explained, fault, follow } from "./explanation";
 import { RowInput } from "./input";
 import { NaiveStep } from "./naive";
@@ -8,7 +8,8 @@ import { ChainStep, FusedStep, JacobianStep, LossStep, QuotientStep, SoftmaxStep
 const STEPS = [SoftmaxStep, JacobianStep, LossStep, QuotientStep, ChainStep, FusedStep, NaiveStep];
 
 export function Derivation() {
-  useEffect(follow, []);
+  // Not after the first paint: the numbers are asked for while it is made.
+  useLayoutEffect(follow, []);
   const shown = explained.value;
   return (
     <div class="two">

@@ -1,5 +1,5 @@
 /** The losses of a finished job: how many rows lie in each bin, as bars and as a table. */
-import { Bar } from "../bar";
+import { Bar } from "../shade";
 import { short } from "../numbers";
 import { Scroll } from "../scroll";
 import type { LossHistogram } from "./job";

@@ -1,9 +1,9 @@
 /** Reads NumPy's .npy files. */
 import { count, ofBytes, SIZES, Unreadable, type Dtype, type Tensor } from "./tensor";
 
-const DTYPES: Record<string, Dtype> = {
+const DTYPES = new Map<string, Dtype>(Object.entries({
   b1: "BOOL", u1: "U8", i1: "I8", u2: "U16", i2: "I16", u4: "U32", i4: "I32", u8: "U64", i8: "I64", f2: "F16", f4: "F32", f8: "F64",
-};
+}));
 
 export function readNpy(bytes: Uint8Array<ArrayBuffer>, name: string): Tensor {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -16,7 +16,7 @@ export function readNpy(bytes: Uint8Array<ArrayBuffer>, name: string): Tensor {
   const shape = /'shape':\s*\(([\d,\s]*)\)/.exec(header)?.[1]?.split(",").filter((one) => one.trim() !== "").map(Number);
   if (descr === undefined || shape === undefined) throw new Unreadable("The .npy file holds fields or has a header that is not NumPy's; save one plain array.");
   if (/O/.test(descr)) throw new Unreadable("The .npy file holds Python objects (a pickle); save numbers instead.");
-  const dtype = DTYPES[descr.slice(1)];
+  const dtype = DTYPES.get(descr.slice(1));
   if (dtype === undefined) throw new Unreadable(`The .npy file has the dtype ${descr}; this page reads booleans, integers and floats of 16, 32 and 64 bits.`);
   const size = SIZES[dtype], length = count(shape) * size;
   if (bytes.length - end !== length) throw new Unreadable(`The .npy file announces ${length} bytes of data and holds ${bytes.length - end}.`);

@@ -13,13 +13,23 @@ export function readSafetensors(bytes: Uint8Array<ArrayBuffer>): ReadSafetensors
   if (header === null) throw new Unreadable("The file is neither text nor .npy nor safetensors.");
   const { end, members } = header;
   const tensors = Object.entries(members).filter(([name]) => name !== "__metadata__").map(([name, entry]) => {
-    const { dtype, shape, data_offsets: [from, to] } = entry as Entry;
-    if (!(dtype in SIZES)) throw new Unreadable(`The tensor ${quoted(name)} has the dtype ${dtype}, which this page does not read.`);
+    if (!isEntry(entry)) throw new Unreadable(`The header of the safetensors file gives the tensor ${quoted(name)} no dtype, shape and data_offsets of whole numbers.`);
+    const { dtype, shape, data_offsets: [from, to] } = entry;
+    if (!Object.hasOwn(SIZES, dtype)) throw new Unreadable(`The tensor ${quoted(name)} has the dtype ${dtype}, which this page does not read.`);
     if (to - from !== count(shape) * SIZES[dtype as Dtype]) throw new Unreadable(`The header gives the tensor ${quoted(name)} ${to - from} bytes, which its shape and dtype do not need.`);
     if (end + to > bytes.length) throw new Unreadable(`The file ends inside the tensor ${quoted(name)}: it was cut off.`);
     return ofBytes(name, dtype as Dtype, shape, bytes.slice(end + from, end + to));
   });
   return { tensors, metadata: (members.__metadata__ ?? {}) as Record<string, string> };
+}
+
+function isEntry(entry: unknown): entry is Entry {
+  const { dtype, shape, data_offsets } = (entry ?? {}) as Partial<Record<keyof Entry, unknown>>;
+  return typeof dtype === "string" && areSizes(shape) && areSizes(data_offsets) && data_offsets.length === 2;
+}
+
+function areSizes(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((one) => Number.isSafeInteger(one) && one >= 0);
 }
 
 function headerOf(bytes: Uint8Array<ArrayBuffer>): { end: number; members: Record<string, unknown> } | null {

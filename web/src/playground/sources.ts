@@ -25,7 +25,7 @@ export const text = signal(EXAMPLE);
 export const files = signal<readonly Given[]>([]);
 export const fault = signal<string | null>(null);
 
-const ALIASES: Record<string, Role> = { label: "labels", targets: "labels", target: "labels", y: "labels", mask: "class_mask", weights: "row_weights", probabilities: "target_probabilities" };
+const ALIASES = new Map<string, Role>([["label", "labels"], ["targets", "labels"], ["target", "labels"], ["y", "labels"], ["mask", "class_mask"], ["weights", "row_weights"], ["probabilities", "target_probabilities"]]);
 
 /** Return what the text holds; `whole` is a JSON object that can be sent as it is. */
 export function typed(source: string): { given: readonly Given[]; whole: string | null } {
@@ -82,7 +82,7 @@ function assign(tensors: readonly Tensor[], from: string): Given[] {
 
 function byName(name: string): Role | null {
   const plain = name.toLowerCase();
-  return ROLES.find((role) => role === plain) ?? ALIASES[plain] ?? null;
+  return ROLES.find((role) => role === plain) ?? ALIASES.get(plain) ?? null;
 }
 
 function byShape(tensor: Tensor): Role | null {

@@ -63,10 +63,14 @@ function bfloat(bits: number): number {
 
 const JSON_WORDS: Record<string, number> = { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity };
 
+/** Most dimensions of a tensor, as in the service. */
+const DEEPEST = 63;
+
 /** Return the tensor that nested arrays of numbers are; `json` is their text. */
 export function ofNested(name: string, value: unknown, json: string): Tensor {
   const shape: number[] = [];
   for (let part = value; Array.isArray(part); part = part[0]) shape.push(part.length);
+  if (shape.length > DEEPEST) throw new Unreadable(`${quoted(name)} is nested ${shape.length} deep; an array has at most ${DEEPEST} dimensions.`);
   const values = new Float64Array(count(shape));
   let filled = 0, integers = true;
   const fill = (part: unknown, depth: number): void => {

@@ -20,7 +20,7 @@ interface Batch { given: readonly Given[]; whole: string | null; fault: string |
 function batchOf(source: string, roles: Readonly<Record<string, Role | null>>, dropped: readonly Given[]): Batch {
   try {
     const { given, whole } = typed(source);
-    const own = given.map((one) => (one.tensor.name in roles ? { ...one, role: roles[one.tensor.name] ?? null } : one));
+    const own = given.map((one) => (Object.hasOwn(roles, one.tensor.name) ? { ...one, role: roles[one.tensor.name] ?? null } : one));
     const taken = new Set(dropped.map(({ role }) => role));
     const left = own.map((one) => (taken.has(one.role) ? { ...one, role: null } : one));
     return { given: [...left, ...dropped], whole: dropped.length === 0 ? whole : null, fault: null };
@@ -37,11 +37,17 @@ export function Playground() {
   const send = (): void => { if (batch.fault === null) void run(batch.given, batch.whole); };
   const press = (event: KeyboardEvent): void => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    if ((event.target as Element).closest("a, dialog")) return;
     event.preventDefault();
     send();
   };
+  // Of the whole page: a click beside the text takes the focus out of the playground.
+  useEffect(() => {
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  });
   return (
-    <div class="playground" onKeyDown={press}>
+    <div class="playground">
       <h1>Playground</h1>
       <p class="lede">Paste or drop a batch: JSON, CSV, <span class="num">.npy</span> or safetensors. It goes to this service and nowhere else.</p>
       <Source />

@@ -3,8 +3,9 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { RUNBOOK } from "runbook";
 import { call, key, reachable, Refusal, sentence } from "../api";
-import { Bar } from "../bar";
 import { megabytes, short } from "../numbers";
+import { Scroll } from "../scroll";
+import { Bar } from "../shade";
 import { between, by, parse, total, type Figures, type Reading } from "./metrics";
 import { Plot } from "./plot";
 
@@ -110,15 +111,17 @@ function Stages({ figures }: { figures: Figures }) {
   return (
     <>
       <h2 class="minor">Time by stage, in the last two seconds</h2>
-      <table class="steps-table">
-        <caption class="hidden">Time that evaluations spent in each stage</caption>
-        <thead><tr><th scope="col">stage</th><th scope="col">ms</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
-        <tbody>
-          {stages.map(([stage, seconds]) => (
-            <tr key={stage}><th scope="row">{stage}</th><td class="num">{short(seconds * 1000)}</td><td><Bar value={seconds} largest={largest} /></td></tr>
-          ))}
-        </tbody>
-      </table>
+      <Scroll label="Time by stage">
+        <table class="steps-table">
+          <caption class="hidden">Time that evaluations spent in each stage</caption>
+          <thead><tr><th scope="col">stage</th><th scope="col">ms</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+          <tbody>
+            {stages.map(([stage, seconds]) => (
+              <tr key={stage}><th scope="row">{stage}</th><td class="num">{short(seconds * 1000)}</td><td><Bar value={seconds} largest={largest} /></td></tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
     </>
   );
 }
@@ -129,15 +132,17 @@ function Refusals({ reading }: { reading: Reading }) {
     <>
       <h2 class="minor">Refusals since the start</h2>
       {refusals.length === 0 ? <p class="said">None.</p> : (
-        <table class="steps-table refusals">
-          <caption class="hidden">Refusals by reason, and what an operator does</caption>
-          <thead><tr><th scope="col">reason</th><th scope="col">count</th><th scope="col" class="left">what an operator does</th></tr></thead>
-          <tbody>
-            {refusals.map(([reason, count]) => (
-              <tr key={reason}><th scope="row">{reason}</th><td class="num" data-refusals={reason}>{count}</td><td class="left">{RUNBOOK[reason] ?? ""}</td></tr>
-            ))}
-          </tbody>
-        </table>
+        <Scroll label="Refusals">
+          <table class="steps-table refusals">
+            <caption class="hidden">Refusals by reason, and what an operator does</caption>
+            <thead><tr><th scope="col">reason</th><th scope="col">count</th><th scope="col" class="left">what an operator does</th></tr></thead>
+            <tbody>
+              {refusals.map(([reason, count]) => (
+                <tr key={reason}><th scope="row">{reason}</th><td class="num" data-refusals={reason}>{count}</td><td class="left">{RUNBOOK[reason] ?? ""}</td></tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
       )}
     </>
   );

@@ -1,1 +1,1 @@
-"""How kernels are compiled, cached and guarded."""
+"""Compilation of kernels, the cache of machine code, and a guard against lost pages."""

@@ -1,4 +1,4 @@
-"""How kernels are compiled and where machine code is kept: decided here and nowhere else.
+"""Compilation and cache of kernels: decided here and nowhere else.
 
 No fastmath: reassociation and assumptions about NaN or infinity would change bits. Division
 follows IEEE 754 (`error_model="numpy"`).
@@ -119,7 +119,7 @@ def _key() -> str:
 
 
 class _Locator(_CacheLocator):
-    """Puts a kernel's files into `cache_directory()`; the directory's name is the stamp."""
+    """Locator of the files of a kernel in `cache_directory()`, whose name is the stamp."""
 
     flavour = ""
 

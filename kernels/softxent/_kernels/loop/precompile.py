@@ -1,4 +1,4 @@
-"""Compiles every kernel ahead of its first use, on all cores, in processes that share the cache.
+"""Compilation of every kernel before its first use, in processes that share the cache.
 
 numba compiles one function at a time in a process; the six that evaluate rows take over a minute
 so, and half of that on two cores.

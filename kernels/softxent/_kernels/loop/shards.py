@@ -1,4 +1,4 @@
-"""Rows of which only a block of columns is there: their tiles, and then their outputs.
+"""Blocks of columns: their tiles, and then their outputs.
 
 A row's tiles are the same whoever computes them. Once all are known, every block finds the same
 softmax, the same loss, and the gradient of its own columns.

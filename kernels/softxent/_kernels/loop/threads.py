@@ -1,4 +1,4 @@
-"""When the parallel loops may be entered, and on how many threads.
+"""Thread layer: when parallel loops may be entered, and on how many threads.
 
 numba's `workqueue` layer aborts the process when two threads enter parallel loops at once; the
 OpenMP and TBB layers do not. Which layer there is shows after the first parallel loop, so that

@@ -20,7 +20,7 @@ from softxent._kernels.simd.lanes import Lanes, bits, fma, from_bits, select
 
 
 class Format(NamedTuple):
-    """What exponentials need to know of a floating-point format; all values are exact in it.
+    """Constants of a floating-point format for exponentials; all are exact in it.
 
     Adding `magic` = 1.5 * 2^(mantissa bits) leaves rint(v) in the low bits of the sum.
     """

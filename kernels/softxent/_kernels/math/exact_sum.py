@@ -1,4 +1,4 @@
-"""An accumulator for float64 values in which order and split do not exist.
+"""Exact accumulator of float64 values; the sum does not depend on the order of addition.
 
 A finite float64 is an integer times 2^-1074. The sum of such integers is kept in 32-bit digits,
 each in an int64 word that takes 2^31 additions before it could overflow; words of two

@@ -1,4 +1,4 @@
-"""From sixteen lanes to one value, always by halves: that order is part of the bits."""
+"""Reductions of sixteen lanes to one value, always by halves: that order is part of the bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before anything is evaluated: what every row weighs, and whether its target can be one."""
+"""Validation of labels, targets and row weights, before anything is evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What describes a row beside its loss and gradient: each output is read off the softmax anew.
+"""Row statistics beside loss and gradient: entropy, prediction, rank and more.
 
 These go row by row over scratch, at any number of classes, and always as tempered logits; a
 temperature of 1 changes nothing.

@@ -76,7 +76,7 @@ class Scratch(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """What a target spreads over all classes: u w_j."""
+    """Mass that a target spreads over all classes: u w_j."""
 
     weights: Any
     """w, empty where every w_j is 1."""

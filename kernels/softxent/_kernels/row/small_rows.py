@@ -43,7 +43,7 @@ NARROW = 32
 
 
 class Target(NamedTuple):
-    """What the targets of sixteen rows come to: lanes of float64, but for label and taken."""
+    """Targets of sixteen rows: lanes of float64, but for label and taken."""
 
     taken: Any
     """Whether there is a row, and it is not ignored."""
@@ -62,7 +62,7 @@ class Target(NamedTuple):
 
 
 class PassA(NamedTuple):
-    """What a pass over the logits of sixteen rows finds: lanes of float64, but for the peak."""
+    """Results of a pass over the logits of sixteen rows: lanes of float64, but for the peak."""
 
     maximum: Any
     ties: Any

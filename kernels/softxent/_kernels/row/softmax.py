@@ -132,7 +132,7 @@ def penalty(z_loss, lse):
 
 
 class Softmax(NamedTuple):
-    """What a row's softmax comes to, in float64."""
+    """Softmax of a row, in float64."""
 
     m: Any
     """The largest logit."""

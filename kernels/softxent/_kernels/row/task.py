@@ -23,7 +23,7 @@ ELEMENT, COMPUTED = "element", "computed"
 
 
 class Rows:
-    """How many elements of an array belong to one row; `ALL` is of no row."""
+    """Elements of an array that belong to one row; `ALL` is of no row."""
 
     ALL, ONE, CLASSES, ENTRIES, MASKED = range(5)
 
@@ -123,7 +123,7 @@ class Task(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """What a task needs besides where its logits are a block of columns of [N, C], T tiles.
+    """Further fields of a task whose logits are a block of columns of [N, C], T tiles.
 
     `classes` is then the number of columns; class weights are of all classes. The arrays are
     float64, and empty where they are not given or not wanted.

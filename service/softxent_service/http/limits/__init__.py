@@ -1,0 +1,1 @@
+"""Limits on memory, concurrency and request bodies."""

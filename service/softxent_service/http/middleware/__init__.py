@@ -1,0 +1,1 @@
+"""Middleware before every route: telemetry, CORS, shutdown, authentication."""

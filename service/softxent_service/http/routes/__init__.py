@@ -1,0 +1,1 @@
+"""Routes: each reads one request and writes its response."""

@@ -1,1 +1,0 @@
-import{A as a,D as t}from"./chunk-GC6INUV2.js";function b({value:s,largest:r,both:n=!1}){let i=r>0?Math.abs(s)/r:0,o=`${Math.min(1,i)*(n?50:100)}%`;return a("div",{class:n?"bar both":"bar","aria-hidden":"true",children:a("div",{class:t(s),style:{width:o}})})}export{b as a};
