@@ -32,11 +32,11 @@ if TYPE_CHECKING:
         softmax,
     )
     from softxent.blockwise.columns import (
-        ClassPartials,
         class_cross_entropy,
         class_partials,
         combine_partials,
     )
+    from softxent.blockwise.partials import ClassPartials
     from softxent.explanation import Explanation, explain
 
 __version__ = "0.1.0"
@@ -83,7 +83,7 @@ _LAZY = {
     "log_softmax": "softxent._api",
     "logsumexp": "softxent._api",
     "softmax": "softxent._api",
-    "ClassPartials": "softxent.blockwise.columns",
+    "ClassPartials": "softxent.blockwise.partials",
     "class_cross_entropy": "softxent.blockwise.columns",
     "class_partials": "softxent.blockwise.columns",
     "combine_partials": "softxent.blockwise.columns",

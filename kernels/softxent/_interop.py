@@ -33,8 +33,15 @@ OPTIONS: dict[str, type[Any]] = {
 """The options of an adapter's loss and what they hold: all but those that choose outputs."""
 
 
-NO_THIRD_DERIVATIVES = "softxent evaluates no third derivatives of the loss"
-"""Raised as NotImplementedError, as the frameworks do where a derivative has no rule."""
+class ThirdDerivativeError(RuntimeError):
+    """A third derivative of the loss was asked for; PyTorch raises its kind in such a place too."""
+
+    def __init__(self) -> None:
+        """Say what there is instead."""
+        super().__init__(
+            "softxent evaluates no third derivatives of the loss, only gradient and Hessian;"
+            " take one derivative less, or use the framework's own loss"
+        )
 
 
 class Evaluator(Protocol):

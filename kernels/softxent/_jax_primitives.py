@@ -18,7 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from softxent import _jax_handler  # noqa: F401 - registers the foreign functions
-from softxent._interop import NO_THIRD_DERIVATIVES
+from softxent._interop import ThirdDerivativeError
 from softxent.errors import OptionError
 
 loss_p = Primitive("softxent_cross_entropy")
@@ -91,7 +91,7 @@ def _differentiate_product(primals: Any, tangents: Any, **parameters: Any) -> An
     vectors, *arrays = primals
     direction, *rest = tangents
     if any(type(tangent) is not ad.Zero for tangent in rest):
-        raise NotImplementedError(NO_THIRD_DERIVATIVES)
+        raise ThirdDerivativeError
     result = product_p.bind(vectors, *arrays, **parameters)
     if type(direction) is ad.Zero:
         return result, ad.Zero.from_primal_value(result)

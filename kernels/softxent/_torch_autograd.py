@@ -14,10 +14,10 @@ import torch
 
 import softxent
 from softxent._interop import (
-    NO_THIRD_DERIVATIVES,
     OPTIONS,
     ErrorsAlso,
     Evaluator,
+    ThirdDerivativeError,
     as_numpy,
 )
 from softxent.dtypes import dtype_name
@@ -194,8 +194,8 @@ class _TwiceAtMost(torch.autograd.Function):
         return logits.view_as(logits)
 
     @staticmethod
-    def backward(ctx: Any, _upstream: Any) -> Any:
-        raise NotImplementedError(NO_THIRD_DERIVATIVES)
+    def backward(ctx: Any, _upstream: Any) -> Any:  # noqa: ARG004
+        raise ThirdDerivativeError
 
 
 class CrossEntropyInPlace(torch.autograd.Function):

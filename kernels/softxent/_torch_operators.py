@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from softxent._interop import NO_THIRD_DERIVATIVES, OPTIONS, Evaluator
+from softxent._interop import OPTIONS, Evaluator, ThirdDerivativeError
 from softxent._torch_autograd import hessian_vector_product, loss_and_gradient
 from softxent.evaluations import TENSORS
 
@@ -161,9 +161,9 @@ class TransformedProduct(torch.autograd.Function):
         """Keep nothing."""
 
     @staticmethod
-    def backward(ctx: Any, _upstream: Any) -> Any:
+    def backward(ctx: Any, _upstream: Any) -> Any:  # noqa: ARG004
         """Refuse a third derivative."""
-        raise NotImplementedError(NO_THIRD_DERIVATIVES)
+        raise ThirdDerivativeError
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:

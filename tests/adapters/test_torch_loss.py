@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from adapter_support import LABELS, gradient, leaf, logits
 from torch.nn.functional import cross_entropy as torchs
 from torch.testing import assert_close
 
@@ -15,20 +16,7 @@ import softxent
 from softxent.torch import CrossEntropyLoss, cross_entropy
 from softxent_client import AsyncClient, Client
 
-LABELS = torch.tensor([0, 1, 2, 3, -100, 4])
 HALVES = [torch.float16, torch.bfloat16]
-
-
-def logits(dtype: Any = torch.float64) -> Any:
-    return torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-def leaf(dtype: Any = torch.float64) -> Any:
-    return logits(dtype).requires_grad_()
-
-
-def gradient(loss: Any, x: Any) -> Any:
-    return torch.autograd.grad(loss, x)[0]
 
 
 def test_a_confident_row_keeps_its_loss() -> None:
@@ -213,73 +201,6 @@ def test_logits_may_change_between_forward_and_backward() -> None:
         x.zero_()
         found = gradient(loss, w)
     assert_close(found, gradient(torchs(w * 2, LABELS), w))
-
-
-VIEWS = {
-    "owner": lambda x: x,
-    "view": lambda x: x.view(6, 5),
-    "view of a view": lambda x: x.view(2, 3, 5).view(-1, 5),
-}
-
-
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-@pytest.mark.parametrize("upstream", [1.0, 3.0])
-def test_in_place(view: Any, upstream: float) -> None:
-    w = leaf(torch.float32)
-    expected = gradient(torchs(w * 2, LABELS) * upstream, w)
-    x = w * 2
-    memory = x.data_ptr()
-    taken = []
-    x.register_hook(lambda found: taken.append(found.data_ptr()))
-    loss = cross_entropy(view(x), LABELS, inplace=True) * upstream
-    assert_close(gradient(loss, w), expected)
-    assert_close(x.detach(), expected / 2)
-    assert memory in (x.data_ptr(), *taken)
-
-
-def test_in_place_rows() -> None:
-    w = leaf()
-    factors = torch.arange(6.0, dtype=torch.float64)
-    loss = (cross_entropy(w * 2, LABELS, reduction="none", inplace=True) * factors).sum()
-    expected = (torchs(w * 2, LABELS, reduction="none") * factors).sum()
-    assert_close(gradient(loss, w), gradient(expected, w))
-
-
-def test_in_place_second_backward_raises() -> None:
-    w = leaf()
-    loss = cross_entropy(w * 2, LABELS, inplace=True) * 3
-    torch.autograd.grad(loss, w, retain_graph=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(loss, w)
-
-
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_in_place_use_after_overwriting_raises(view: Any) -> None:
-    w = leaf()
-    x = w * 2
-    loss = cross_entropy(view(x), LABELS, inplace=True)
-    with pytest.raises(RuntimeError, match="used after"):
-        (loss + x.sum()).backward()
-
-
-def test_in_place_use_before_overwriting_raises() -> None:
-    w = leaf()
-    x = w * 2
-    squares = (x * x).sum()
-    loss = cross_entropy(x, LABELS, inplace=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        (loss + squares).backward()
-
-
-@pytest.mark.parametrize(
-    "prepare", [lambda w: w, lambda w: w.view(6, 5), lambda w: (w * 2)[1:]], ids=str
-)
-def test_in_place_refuses_what_it_cannot_overwrite(prepare: Any) -> None:
-    w = leaf()
-    x, before = prepare(w), w.detach().clone()
-    with pytest.raises(RuntimeError, match="leave inplace out"):
-        cross_entropy(x, LABELS[-len(x) :], inplace=True)
-    assert_close(w.detach(), before)
 
 
 FAULTS: dict[str, tuple[type[Exception], type[Exception], str, Any]] = {

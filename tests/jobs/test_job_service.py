@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from job_http import HTTP, ended, job, refused, until
 from job_support import batch, read, save
 
 import softxent
@@ -35,9 +34,6 @@ from softxent_service.jobs.errors import (
 )
 
 ROWS, CLASSES = 3000, 50
-
-HTTP = httpx.Client(timeout=60, verify=False)
-"""The first job of a service waits for the imports of all that jobs need."""
 
 
 @pytest.fixture(scope="module")
@@ -69,40 +65,9 @@ def arrays(data: Path) -> Path:
     return data / "arrays"
 
 
-def job(arrays: Path, output: str, **members: Any) -> dict[str, Any]:
-    return {
-        "logits": f"file://{arrays}/logits.npy",
-        "labels": f"file://{arrays}/labels.npy",
-        "output": f"file://{arrays}/{output}",
-        **members,
-    }
-
-
 def slow(arrays: Path, output: str) -> dict[str, Any]:
     logits, labels = f"file://{arrays}/slow.npy", f"file://{arrays}/slow_labels.npy"
     return job(arrays, output, logits=logits, labels=labels)
-
-
-def ended(url: str, job_id: str, seconds: float = 60) -> dict[str, Any]:
-    return until(url, job_id, ("succeeded", "failed", "cancelled"), seconds)
-
-
-def until(url: str, job_id: str, states: tuple[str, ...], seconds: float = 60) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        told: dict[str, Any] = HTTP.get(f"{url}/v1/jobs/{job_id}").json()
-        if told["state"] in states:
-            return told
-        time.sleep(0.05)
-    raise AssertionError(f"still {told}")
-
-
-def refused(answer: httpx.Response, status: int, slug: str, field: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    document = answer.json()
-    assert document["type"] == f"urn:softxent:problem:{slug}"
-    assert document.get("field") == field
-    return str(document["detail"])
 
 
 def test_a_job_is_recorded_run_and_its_bits_are_those_of_the_call(url: str, arrays: Path) -> None:
@@ -307,76 +272,6 @@ def test_events_tell_all_news_and_go_on_where_they_were_cut(url: str, arrays: Pa
     assert HTTP.get(path, headers=end).text == ""
 
 
-def test_the_list_is_cut_into_pages_and_filtered(url: str, arrays: Path) -> None:
-    for i in range(5):
-        HTTP.post(f"{url}/v1/jobs", json=job(arrays, f"page{i}"))
-    whole = HTTP.get(f"{url}/v1/jobs?limit=500").json()
-    assert whole["next"] is None
-    ids: list[str] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = HTTP.get(f"{url}/v1/jobs?limit=2{f'&cursor={cursor}' if cursor else ''}").json()
-        assert len(page["jobs"]) <= 2
-        ids += [one["id"] for one in page["jobs"]]
-        cursor = page["next"]
-    assert sorted(ids) == sorted(one["id"] for one in whole["jobs"])
-    found = HTTP.get(f"{url}/v1/jobs?state=cancelled,failed&limit=500").json()["jobs"]
-    assert {one["state"] for one in found} <= {"cancelled", "failed"}
-    times = [one["created"] for one in whole["jobs"]]
-    assert times == sorted(times, reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("state=done", "state"),
-        ("state=", "state"),
-        ("state=queued,", "state"),
-        ("limit=0", "limit"),
-        ("limit=501", "limit"),
-        ("limit=-1", "limit"),
-        ("limit=2&limit=3", "limit"),
-        ("cursor=x", "cursor"),
-        ("cursor=" + "f" * 100 + "-0", "cursor"),
-        ("cursor=ffffffffffff-ffffffff", "cursor"),
-        ("cursor=e677d21fdc00-0", "cursor"),
-        ("cursor=01-1", "cursor"),
-        ("cursor=1-01", "cursor"),
-        ("cursor=1-1-1", "cursor"),
-        ("cursor=-1-1", "cursor"),
-        ("cursor=1-1%0a", "cursor"),
-        ("cursor=%D9%A1-1", "cursor"),
-        ("cursor=1-1&cursor=1-1", "cursor"),
-        ("limit=%D9%A1", "limit"),
-        ("state=%E2%82%AC", "state"),
-        ("%E2%82%AC=1", "€"),
-        ("page=2", "page"),
-    ],
-)
-def test_a_list_that_makes_no_sense_is_refused(url: str, query: str, field: str) -> None:
-    refused(HTTP.get(f"{url}/v1/jobs?{query}"), 422, "invalid-job", field)
-
-
-@pytest.mark.parametrize("cursor", ["0-0", "1-1", "e677d21fdbff-ffffffff", "fffffff-ffffffff"])
-def test_a_cursor_of_any_time_is_answered(url: str, cursor: str) -> None:
-    """The last time is that of 9999-12-31T23:59:59.999Z."""
-    answer = HTTP.get(f"{url}/v1/jobs?cursor={cursor}")
-    assert (answer.status_code, answer.json()) == (200, {"jobs": [], "next": None})
-
-
-@pytest.mark.parametrize("query", [b"cursor=\xe2\x82\xac", b"cursor=\xff", b"cursor=\xed\xa0\x80"])
-def test_a_query_of_bare_bytes_is_no_fault_of_the_service(url: str, query: bytes) -> None:
-    address = httpx.URL(url)
-    context = ssl._create_unverified_context() if address.scheme == "https" else None
-    with socket.create_connection((address.host, address.port or 80), timeout=60) as plain:
-        stream = context.wrap_socket(plain) if context else plain
-        stream.sendall(
-            b"GET /v1/jobs?" + query + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        )
-        status = stream.recv(4096).split()[1]
-    assert status in (b"400", b"422")
-
-
 @pytest.mark.parametrize("last", ["", "0", "f" * 16, "f" * 5000, "\x7f", "é"])
 def test_any_last_event_id_is_taken(url: str, last: str) -> None:
     job_id = HTTP.get(f"{url}/v1/jobs?limit=1").json()["jobs"][0]["id"]
@@ -407,67 +302,6 @@ def test_the_client_submits_watches_lists_and_cancels(url: str, arrays: Path) ->
         with pytest.raises(softxent.TensorError) as caught:
             jobs.submit(job(arrays, "x", labels=f"file://{arrays}/slow_labels.npy"))
         assert caught.value.field == "labels"
-
-
-def test_the_arrays_below_the_roots_are_listed_in_pages(url: str, arrays: Path) -> None:
-    np.save(arrays / "0 <b>.npy", np.zeros((2, 3), np.float32))
-    whole = HTTP.get(f"{url}/v1/arrays?limit=500").json()
-    assert (whole["next"], whole["truncated"]) == (None, False)
-    assert whole["arrays"][0] == {
-        "url": f"file://{arrays}/0%20%3Cb%3E.npy",
-        "format": "npy",
-        "shape": [2, 3],
-        "dtype": "float32",
-        "problem": None,
-    }
-    forms = {one["url"]: (one["shape"], one["dtype"]) for one in whole["arrays"]}
-    assert forms[f"file://{arrays}/logits.npy"] == ([ROWS, CLASSES], "float32")
-    assert forms[f"file://{arrays}/labels.npy"] == ([ROWS], "int64")
-    with Jobs(url) as jobs:
-        found: list[dict[str, Any]] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            page = jobs.arrays(limit=1, cursor=cursor)
-            found += page["arrays"]
-            cursor = page["next"]
-    assert found == whole["arrays"]
-
-
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("limit=0", "limit"),
-        ("limit=501", "limit"),
-        ("limit=1&limit=1", "limit"),
-        ("cursor=", "cursor"),
-        ("cursor=/etc/passwd", "cursor"),
-        ("cursor=0", "cursor"),
-        ("state=queued", "state"),
-        ("below=/etc", "below"),
-    ],
-)
-def test_a_list_of_arrays_that_makes_no_sense_is_refused(url: str, query: str, field: str) -> None:
-    refused(HTTP.get(f"{url}/v1/arrays?{query}"), 422, "invalid-job", field)
-
-
-@pytest.mark.parametrize("cursor", ["0/../../etc", "0/%2e%2e/%2fetc", "7/a", "0/%00", "0//"])
-def test_a_cursor_leads_nowhere_else(url: str, arrays: Path, cursor: str) -> None:
-    answer = HTTP.get(f"{url}/v1/arrays", params={"cursor": cursor, "limit": "500"})
-    assert answer.status_code == 200
-    assert all(one["url"].startswith(f"file://{arrays}/") for one in answer.json()["arrays"])
-
-
-def test_a_root_that_cannot_be_listed_is_a_problem(
-    start: Callable[..., Service], tmp_path: Path
-) -> None:
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    service = start(f"--data={tmp_path}", f"--roots=file://{tmp_path}/loop/x")
-    answer = HTTP.get(f"{service.ready_url()}/v1/arrays")
-    assert "cannot be listed" in refused(answer, 422, "storage-failed")
-
-
-def test_info_names_the_roots(url: str, arrays: Path) -> None:
-    assert HTTP.get(f"{url}/v1/info").json()["roots"] == [f"file://{arrays}"]
 
 
 def test_a_stop_ends_watching_and_gives_running_jobs_back(

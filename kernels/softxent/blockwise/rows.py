@@ -25,13 +25,8 @@ from softxent._kernels.math.exact_sum import WORDS, total
 from softxent._outputs import prepare_outputs
 from softxent._plan import Plan, plan_of
 from softxent.batch import Batch, check_batch
-from softxent.blockwise.columns import (
-    SHARD,
-    ClassPartials,
-    check_columns,
-    check_partials,
-    run_columns,
-)
+from softxent.blockwise.columns import run_columns
+from softxent.blockwise.partials import SHARD, ClassPartials, check_columns, check_partials
 from softxent.evaluations import CROSS_ENTROPY
 from softxent.options import Options
 from softxent.results import Arrays
