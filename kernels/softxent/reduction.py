@@ -96,7 +96,8 @@ def _largest_factor(batch: Batch, options: Options, weight_sum: float) -> float:
         for weights in (batch.row_weights, batch.class_weights)
     )
     largest = row * of_class
-    if math.isfinite(weight_sum):
+    # A sum of 0 may be one of products that underflow.
+    if 0 < weight_sum < math.inf:
         # The weights of classes are in the sum, but for a soft target, which is of no one class.
         largest = min(largest, Fraction(weight_sum) * (of_class if batch.is_soft else 1))
     return _as_float(largest * Fraction(abs(options.scale)))

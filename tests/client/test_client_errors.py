@@ -245,7 +245,7 @@ def test_events_that_are_no_jobs_are_service_errors(relay: Relay, event: str, me
         METHODS["watch"](relay.url)
 
 
-def test_a_stream_without_events_ends_after_the_patience(relay: Relay) -> None:
+def test_a_stream_without_events_ends_after_reconnect_seconds(relay: Relay) -> None:
     relay.next_answers = [Response("", 200, media_type="text/event-stream")]
     with Jobs(relay.url) as jobs, pytest.raises(ServiceUnavailableError, match="no events"):
         list(jobs.watch("1", reconnect_seconds=0))

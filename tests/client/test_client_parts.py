@@ -126,6 +126,15 @@ def test_parts_are_refused_as_the_whole_is(client: Client, fault: str) -> None:
     assert parts.value.details() == whole.value.details()
 
 
+def test_an_ignored_row_hides_no_lost_mean_in_parts(client: Client) -> None:
+    given = batch(ROWS)
+    given["row_weights"] = np.full(ROWS, 1e-46)
+    given["labels"][0], given["row_weights"][0] = -100, 1.0
+    call: dict[str, Any] = {"reduction": "mean", "mean_over": "rows", "outputs": "loss"}
+    with pytest.raises(WeightError, match="losses lose digits"):
+        client.cross_entropy(**given, **call)
+
+
 def test_rows_of_a_part_that_are_not_finite_are_rows_of_the_whole(client: Client) -> None:
     call = batch(ROWS)
     call["logits"][2_900] = np.inf

@@ -137,6 +137,14 @@ def test_a_weight_that_does_not_count_hides_no_lost_mean(dtype: Any, hidden: str
     refused(WeightError, field, says, x, [0, 1, -1], denominator=7, **{field: weights}, **call)
 
 
+def test_products_of_weights_that_underflow_are_refused() -> None:
+    """The sum of such weights is 0, and the loss would be: 1e-100 log(3) is right."""
+    x = np.zeros((1, 3))
+    call: dict[str, Any] = {"reduction": "mean", "denominator": 1e-300, "outputs": "loss"}
+    weights: dict[str, Any] = {"row_weights": [1e-200], "class_weights": [1e-200] * 3}
+    refused(WeightError, "row_weights", "in every row", x, [0], **weights, **call)
+
+
 def test_class_weights_that_lift_a_soft_target_keep_its_mean() -> None:
     """Classes weigh inside a soft target, and are not in the sum that divides it."""
     x, target = np.zeros((2, 2), np.float32), np.full((2, 2), 0.5)

@@ -98,15 +98,21 @@ def test_the_copied_call_names_no_key(open_page: Open, guarded: Guarded) -> None
     assert guarded.keys["evaluate"] not in shown.inner_text()
 
 
-def test_a_service_that_was_killed_is_said_and_the_page_recovers(
-    open_page: Open, start: Start
-) -> None:
+def of_a_killed_service(open_page: Open, start: Start) -> tuple[Page, int]:
+    """Return a page whose service was killed after its first view was there, and the port."""
     port = free_port()
     first = start(f"--port={port}")
     page = opened(open_page, first.ready_url()).page
     expect(page.locator("[data-loss]")).to_be_visible()
     first.process.kill()
     first.process.wait()
+    return page, port
+
+
+def test_a_service_that_was_killed_is_said_and_the_page_recovers(
+    open_page: Open, start: Start
+) -> None:
+    page, port = of_a_killed_service(open_page, start)
     page.get_by_label("Logit of class 0", exact=True).fill("5")
     expect(page.get_by_role("status").filter(has_text=SAYS_NOTHING)).to_be_visible()
     start(f"--port={port}").url()
@@ -119,12 +125,7 @@ def test_a_service_that_was_killed_is_said_and_the_page_recovers(
 def test_a_view_that_cannot_be_loaded_is_said_and_comes_later(
     open_page: Open, start: Start
 ) -> None:
-    port = free_port()
-    first = start(f"--port={port}")
-    page = opened(open_page, first.ready_url()).page
-    expect(page.locator("[data-loss]")).to_be_visible()
-    first.process.kill()
-    first.process.wait()
+    page, port = of_a_killed_service(open_page, start)
     page.get_by_role("link", name="Playground").click()
     expect(page.get_by_role("alert")).to_have_text(SAYS_NOTHING)
     start(f"--port={port}").url()

@@ -77,7 +77,7 @@ def create_app(
         kernels=settings.max_concurrent_kernels,
     )
     budget = MemoryBudget(settings.memory_bytes, settings.kept_bytes)
-    evaluator = Evaluator(readiness, limiter, settings.worker_threads)
+    evaluator = Evaluator(readiness, settings.worker_threads)
     reader = BodyReader(budget, settings.body_idle_seconds, settings.body_bytes_per_second)
     limits = CallLimits(reader, limiter, settings)
     app = FastAPI(

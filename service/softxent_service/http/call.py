@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -99,6 +100,14 @@ class Call:
             As `ConcurrencyLimiter.run`.
         """
         return await self._limits.limiter.run(work, self.deadline, self._receive)
+
+    def time_slice(self) -> AbstractContextManager[None]:
+        """Wait for a time slice of the kernels, and hold it in the context.
+
+        Raises:
+            DeadlineError, ClientGoneError: as `TimeSlices.take`.
+        """
+        return self._limits.limiter.time_slices.take(self.deadline)
 
     async def respond(
         self,

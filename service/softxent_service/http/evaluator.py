@@ -13,7 +13,6 @@ from softxent import Options
 from softxent.evaluations import IN_PLACE, PER_LOGIT, Evaluation
 from softxent_client.wire.json_blocks import Reserve
 from softxent_service.http.call import Call
-from softxent_service.http.limits.concurrency import ConcurrencyLimiter
 from softxent_service.http.readiness import Evaluate, Readiness
 from softxent_service.http.response import Piece
 from softxent_service.telemetry.record import DECODE, ENCODE, KERNEL, QUEUE
@@ -67,7 +66,6 @@ class Evaluator:
     """Evaluation of calls: small ones on the event loop, others in a thread and in time slices."""
 
     readiness: Readiness
-    limiter: ConcurrencyLimiter
     threads: int
 
     async def evaluate(self, codec: Codec, call: Call) -> Sequence[Piece]:
@@ -80,8 +78,7 @@ class Evaluator:
         evaluate = self.readiness.evaluate
         if codec.small:
             return answer(partial(evaluate, num_threads=1), codec, call)
-        turn = partial(self.limiter.time_slices.take, call.deadline)
-        shared = partial(evaluate, num_threads=self.threads, turn=turn)
+        shared = partial(evaluate, num_threads=self.threads, turn=call.time_slice)
 
         def work() -> Sequence[Piece]:
             call.record.lap(QUEUE)
