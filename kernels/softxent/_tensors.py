@@ -23,10 +23,10 @@ NO_MASK = np.empty(0, np.uint8)
 
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     """Return a tensor as an array, without a copy where its memory can be seen."""
-    if isinstance(value, np.ma.MaskedArray):
-        return _unmasked(name, value)
     if isinstance(value, np.ndarray):
-        return value
+        # To ask for the class would import numpy.ma, and a process that is forked meanwhile would
+        # wait for the lock of that import for ever.
+        return _unmasked(name, value) if hasattr(value, "mask") else value
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -36,7 +36,7 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     return array.astype(np.int64) if is_empty and array.dtype == np.float64 else array
 
 
-def _unmasked(name: str, array: np.ma.MaskedArray[Any, Any]) -> npt.NDArray[Any]:
+def _unmasked(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the values of a masked array none of which is masked: they would count as the rest."""
     masked = int(np.ma.getmaskarray(array).sum())
     if masked:

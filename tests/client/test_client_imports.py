@@ -43,3 +43,25 @@ except ModuleNotFoundError as error:
 def test_errors_need_no_extra() -> None:
     code = "import sys; sys.modules['httpx'] = None; from softxent_client import ServiceError"
     assert python(code) == ""
+
+
+@pytest.mark.parametrize("encoding", ["binary", "json"])
+def test_a_first_call_imports_nothing(service_url: str, encoding: str) -> None:
+    """A process forked during an import waits for that import's lock for ever."""
+    code = f"""
+import sys
+import numpy as np
+from softxent import LabelError
+from softxent_client import Client
+client = Client({service_url!r}, encoding={encoding!r})
+before = set(sys.modules)
+client.cross_entropy(np.zeros((1, 2), np.float32), [0], row_weights=np.ones(1))
+client.softmax([[1.0, 2.0]])
+client.explain([2.0, 1.0], 0)
+try:
+    client.cross_entropy([[1.0, 2.0]], [7])
+except LabelError:
+    print(*set(sys.modules) - before)
+client.close()
+"""
+    assert python(code) == ""
